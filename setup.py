@@ -1,0 +1,64 @@
+"""Package metadata. Every dependency has its reason beside it; pyproject.toml holds tool settings only."""
+
+from setuptools import find_packages, setup
+
+# dlib-bin is dlib, prebuilt: the same module and version, installed in seconds where building dlib from source takes 12 minutes, cmake
+# and a C++ compiler. It ships wheels for the platforms below; everywhere else pip builds `dlib` from source.
+HAS_WHEEL = (
+    "python_version < '3.15' and ("
+    "(sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64'))"
+    " or (sys_platform == 'darwin')"
+    " or (sys_platform == 'win32' and platform_machine == 'AMD64'))"
+)
+NO_WHEEL = (
+    "python_version >= '3.15'"
+    " or (sys_platform == 'linux' and platform_machine != 'x86_64' and platform_machine != 'aarch64')"
+    " or (sys_platform == 'win32' and platform_machine != 'AMD64')"
+    " or (sys_platform != 'linux' and sys_platform != 'darwin' and sys_platform != 'win32')"
+)
+
+setup(
+    name="deepfake-grid",
+    version="0.1.0",
+    description="Reproducibility benchmark harness for deepfake detection: optimizer x backbone x seed grids from raw videos to tables",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
+    package_data={"benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
+    install_requires=[
+        "torch>=2.2",  # tensors, autograd, the base optimizers
+        "torchvision>=0.17",  # ResNet and ConvNeXt backbones, augmentation v2
+        "efficientnet-pytorch>=0.7.1",  # EfficientNet-B4 as DeepfakeBench and the papers use it
+        "pretrainedmodels>=0.7.4",  # Xception as DeepfakeBench and the papers use it
+        "six",  # imported by a dependency of pretrainedmodels that forgets to declare it
+        "numpy>=1.24",
+        "pandas>=2.0",  # manifests, scores and tables
+        "pyarrow>=14",  # parquet files behind pandas
+        "scikit-learn>=1.3",  # AUC, AP, ROC: arithmetic that should not be ours
+        "scipy>=1.10",  # Delaunay triangles of the drawn face swap
+        "pyyaml>=6.0",  # grids
+        "pydantic>=2.5",  # grids, cells and records: an unknown key is an error
+        "typer>=0.12",  # the command line
+        "rich>=13.0",  # progress bars and tables on the terminal
+        "lmdb>=1.4",  # the face store
+        "av>=12.0",  # decoding with presentation times, and H.264 encoding of the mini dataset
+        "opencv-python-headless>=4.8",  # the warp of the alignment, image codecs; headless: no X libraries needed
+        f"dlib-bin>=19.24; {HAS_WHEEL}",  # face detection and landmarks
+        f"dlib>=19.24; {NO_WHEEL}",
+        # Carries the 68-landmark predictor as a file (100 MB). Only the file is used: importing the package needs pkg_resources.
+        "face_recognition_models>=0.3.0",
+        "tensorboard>=2.14",  # training curves
+        "filelock>=3.12",  # two processes on one store or one cell refuse politely
+    ],
+    extras_require={
+        "test": [
+            "pytest>=7.4",
+            "pytest-xdist>=3.5",  # the suite uses both cores
+            "ruff>=0.6",
+            "mypy>=1.8",
+            "types-PyYAML",
+            "pre-commit>=3.5",
+        ],
+    },
+    entry_points={"console_scripts": ["dfgrid = benchmark.cli:main"]},
+)
