@@ -3,16 +3,19 @@
 from setuptools import find_packages, setup
 
 # dlib-bin is dlib, prebuilt: the same module and version, installed in seconds where building dlib from source takes 12 minutes, cmake
-# and a C++ compiler. It ships wheels for the platforms below; everywhere else pip builds `dlib` from source.
+# and a C++ compiler. It ships wheels for CPython 3.10 to 3.15 on the platforms below; everywhere else pip builds `dlib` from source.
 HAS_WHEEL = (
-    "python_version < '3.15' and ("
-    "(sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64'))"
-    " or (sys_platform == 'darwin')"
+    "python_version < '3.16' and ("
+    "(sys_platform == 'linux' and platform_machine == 'x86_64')"
+    " or (sys_platform == 'linux' and platform_machine == 'aarch64')"
+    " or (sys_platform == 'darwin' and platform_machine == 'arm64')"
     " or (sys_platform == 'win32' and platform_machine == 'AMD64'))"
 )
+# A marker has no "not": this is the negation of the one above, spelled out.
 NO_WHEEL = (
-    "python_version >= '3.15'"
+    "python_version >= '3.16'"
     " or (sys_platform == 'linux' and platform_machine != 'x86_64' and platform_machine != 'aarch64')"
+    " or (sys_platform == 'darwin' and platform_machine != 'arm64')"
     " or (sys_platform == 'win32' and platform_machine != 'AMD64')"
     " or (sys_platform != 'linux' and sys_platform != 'darwin' and sys_platform != 'win32')"
 )
