@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 
@@ -44,6 +44,8 @@ class Registry:
         builtin: name -> ``"module:Class"``.
         group: entry-point group through which installed packages add names.
     """
+
+    NO_DEFAULT: ClassVar[Any] = inspect.Parameter.empty
 
     def __init__(self, kind: str, builtin: dict[str, str], group: str) -> None:
         self.kind = kind
@@ -87,7 +89,7 @@ class Registry:
         return spec
 
     def settings(self, name: str) -> dict[str, Any]:
-        """The settings that `name` takes, with their defaults (`inspect.Parameter.empty` where there is none)."""
+        """The settings that `name` takes, with their defaults (`Registry.NO_DEFAULT` where there is none)."""
         parameters = inspect.signature(self.get(name)).parameters.values()
         return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 

@@ -1,0 +1,47 @@
+"""Augmentation: presets by name, drawn per (seed, epoch, position in the epoch), so workers and batch splits do not change a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.seeding import stream
+
+Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
+"""(N, 3, H, W) in [0, 1] and the generator of this step -> the same shape and range."""
+
+
+def none(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """The faces as they are."""
+    return images
+
+
+def flip(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """Each face mirrored left to right with probability 1/2."""
+    mirrored = torch.from_numpy(generator.random(len(images)) < 0.5).to(images.device)
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def light(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """Flip, shift by up to 4 % of the side (edges repeated), brightness +-0.1, contrast x 0.9 to 1.1 about the image's mean."""
+    n, side = len(images), images.shape[-1]
+    images = flip(images, generator)
+    reach = max(1, round(0.04 * side))
+    offsets = generator.integers(0, 2 * reach + 1, size=(n, 2))
+    padded = torch.nn.functional.pad(images, (reach,) * 4, mode="replicate")
+    images = torch.stack([p[:, dy : dy + side, dx : dx + side] for p, (dy, dx) in zip(padded, offsets, strict=True)])
+    brightness = torch.from_numpy(generator.uniform(-0.1, 0.1, n)).to(images).view(-1, 1, 1, 1)
+    contrast = torch.from_numpy(generator.uniform(0.9, 1.1, n)).to(images).view(-1, 1, 1, 1)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
+
+
+PRESETS: dict[str, Augmentation] = {"none": none, "flip": flip, "light": light}
+
+
+def augment(preset: str, images: Tensor, seed: int, epoch: int, step: int) -> Tensor:
+    """Apply a preset to the faces of one step; the whole step at once, before it is cut into micro-batches."""
+    return PRESETS[preset](images, stream("augment", seed, epoch, step))

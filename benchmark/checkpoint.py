@@ -1,0 +1,43 @@
+"""Checkpoints: written atomically, loaded as plain tensors, enough to go on to the bit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.config import ConfigError
+
+FORMAT = 1
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` so that a kill at any moment leaves the old file or the new one, whole."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint. Code in the file is never run (`weights_only`).
+
+    Raises:
+        ConfigError: missing, not a checkpoint of ours, or of another format version.
+    """
+    if not path.is_file():
+        raise ConfigError(f"checkpoint {path} does not exist")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise ConfigError(f"{path} is no checkpoint that can be loaded safely: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise ConfigError(f"{path} is no checkpoint of dfgrid (it lacks the key 'format')")
+    if content["format"] != FORMAT:
+        raise ConfigError(f"{path} has checkpoint format {content['format']}, this dfgrid reads {FORMAT}; train the cell again")
+    return content

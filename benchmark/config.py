@@ -1,0 +1,348 @@
+"""A grid as its user writes it (YAML), checked; its product is the cells.
+
+Config stops at `benchmark.run`: below that there are only constructor arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from detectors import DETECTORS
+from optimizers import OPTIMIZERS
+from optimizers.bases import BASES
+from optimizers.registry import RegistryError, did_you_mean, load_plugin
+
+GRIDS = Path(__file__).parent / "grids"
+
+
+class ConfigError(ValueError):
+    """A user's mistake in a grid or on the command line: one sentence that says what to do."""
+
+
+class Strict(BaseModel):
+    """An unknown key is an error; what is read cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Named(BaseModel):
+    """A registry name with settings: `meso4`, or `{name: meso4, size: 64}`. Settings are checked against the registry."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_name(cls, value: Any) -> Any:
+        """A bare word is a name without settings."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the fields of this class: what goes to the registry's `build`."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class DetectorSpec(Named):
+    """A detector and its settings."""
+
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What tables and cell names call it: the label, else the name."""
+        return self.label or self.name
+
+
+class OptimizerSpec(Named):
+    """A rule, its settings, and the base optimizer that spends its gradient (a key of the grid's `bases`, or a name with settings)."""
+
+    label: str = ""
+    base: str | dict[str, Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """What tables and cell names call it: the label, else the name."""
+        return self.label or self.name
+
+
+class TrainData(Strict):
+    """Where training and validation faces come from."""
+
+    store: str = Field(description="path of a store; relative to the data folder (--data)")
+    methods: tuple[str, ...] = Field(min_length=1, description="forgery methods; each is one domain; real faces always belong to it")
+    frames: int | None = Field(None, ge=1, description="at most so many faces of each video, evenly picked; None takes all")
+    train_split: str = "train"
+    val_split: str = "val"
+
+
+class TestSet(Strict):
+    """A set of faces that is scored at every evaluation point."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+    name: str
+    store: str
+    methods: tuple[str, ...] | None = Field(None, description="forgery methods; None takes every one that the store has")
+    split: str = "test"
+    role: Literal["in-domain", "held-out", "cross-dataset"]
+    frames: int | None = Field(None, ge=1)
+
+
+class Protocol(Strict):
+    """Everything about training and evaluation that is neither the detector, nor the optimizer, nor the data."""
+
+    name: Literal["strict"] = "strict"
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2, description="faces in one step, over all domains; each domain has as many real as fake ones")
+    micro_batch: int | None = Field(None, ge=1, description="at most so many faces in one forward pass; None: the whole step at once")
+    evaluations_per_epoch: int = Field(1, ge=1)
+    schedule: Literal["constant", "cosine"] = "constant"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augment: Literal["none", "flip", "light"] = "none"
+    clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
+
+
+class Cell(Strict):
+    """One training run: a detector under an optimizer with a seed. Fully resolved: defaults are written out."""
+
+    grid: str
+    detector: DetectorSpec
+    optimizer: OptimizerSpec
+    base: Named
+    seed: int
+    train: TrainData
+    tests: tuple[TestSet, ...]
+    protocol: Protocol
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Readable slug and a short hash of the resolved settings. Plug-in paths do not count: they differ between machines."""
+        settings = self.model_dump(mode="json", exclude={"plugins", "grid"})
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
+        return f"{slug}-{digest}"
+
+    def stores(self) -> list[str]:
+        """Names of every store that the cell reads, the training store first."""
+        return list(dict.fromkeys([self.train.store, *(t.store for t in self.tests)]))
+
+
+class Grid(Strict):
+    """Detectors x optimizers x seeds over one protocol, one training set and some test sets."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str = ""
+    train: TrainData
+    tests: tuple[TestSet, ...] = Field(min_length=1)
+    detectors: tuple[DetectorSpec, ...] = Field(min_length=1)
+    optimizers: tuple[OptimizerSpec, ...] = Field(min_length=1)
+    bases: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings of the base optimizers, by name")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    protocol: Protocol
+    plugins: tuple[str, ...] = ()
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(s < 0 or s >= 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
+            raise ValueError("seeds must be distinct and between 0 and 2**32 - 1")
+        return seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Grid:
+        for key in self.bases:
+            if key not in BASES:
+                raise ValueError(f"bases.{key}: unknown base optimizer, {did_you_mean(key, BASES)}")
+        for what, titles in (
+            ("detectors", [d.title for d in self.detectors]),
+            ("optimizers", [o.title for o in self.optimizers]),
+            ("tests", [t.name for t in self.tests]),
+        ):
+            twice = sorted({t for t in titles if titles.count(t) > 1})
+            if twice:
+                raise ValueError(f"{what}: '{twice[0]}' stands there twice; give one of the two another label")
+        domains = len(self.train.methods)
+        if len(set(self.train.methods)) < domains:
+            raise ValueError("train.methods: a method stands there twice")
+        if self.protocol.batch_size % (2 * domains):
+            below = self.protocol.batch_size // (2 * domains) * 2 * domains
+            raise ValueError(
+                f"protocol.batch_size: {self.protocol.batch_size} faces cannot be split into {domains} domains of as many real as "
+                f"fake faces; take a multiple of {2 * domains}, such as {max(below, 2 * domains)}"
+            )
+        return self
+
+    def cells(self) -> list[Cell]:
+        """The product, detectors outermost, seeds innermost; every setting resolved.
+
+        Raises:
+            ConfigError: a name or setting that no registry has, or a value that a rule or detector refuses.
+        """
+        cells = []
+        for detector in self.detectors:
+            full_detector = _resolve(detector, DETECTORS)
+            for optimizer in self.optimizers:
+                full_optimizer, base = self._resolve_optimizer(optimizer)
+                for seed in self.seeds:
+                    cells.append(
+                        Cell(
+                            grid=self.name,
+                            detector=full_detector,
+                            optimizer=full_optimizer,
+                            base=base,
+                            seed=seed,
+                            train=self.train,
+                            tests=self.tests,
+                            protocol=self.protocol,
+                            plugins=self.plugins,
+                        )
+                    )
+        return cells
+
+    def _resolve_optimizer(self, spec: OptimizerSpec) -> tuple[OptimizerSpec, Named]:
+        full = _resolve(spec, OPTIMIZERS)
+        try:
+            OPTIMIZERS.build(full.name, **full.settings)
+            wanted = spec.base if spec.base is not None else OPTIMIZERS.get(spec.name).base
+            base = dict(wanted) if isinstance(wanted, dict) else {"name": wanted}
+            name = base.pop("name", None)
+            if name not in BASES:
+                raise ConfigError(f"optimizer '{spec.title}': unknown base optimizer '{name}', {did_you_mean(str(name), BASES)}")
+            settings = BASES[name].resolve(**{**self.bases.get(name, {}), **base})
+        except RegistryError as error:
+            raise ConfigError(f"optimizer '{spec.title}': {error}") from error
+        return full.model_copy(update={"base": None}), Named(name=name, **settings)
+
+
+def _resolve(spec: Any, registry: Any) -> Any:
+    """The spec with every setting of its class written out, so that a later change of a default cannot pass unseen."""
+    try:
+        known = registry.settings(spec.name)
+    except RegistryError as error:
+        raise ConfigError(str(error)) from error
+    for key in spec.settings:
+        if key not in known:
+            raise ConfigError(f"{registry.kind} '{spec.name}' has no setting '{key}': {did_you_mean(key, known)}")
+    missing = [key for key, default in known.items() if default is registry.NO_DEFAULT and key not in spec.settings]
+    if missing:
+        raise ConfigError(f"{registry.kind} '{spec.name}' needs the setting '{missing[0]}'")
+    fields = {key: getattr(spec, key) for key in type(spec).model_fields}
+    return type(spec)(**fields, **{key: spec.settings.get(key, default) for key, default in known.items()})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; researchers write it for a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ConfigError: missing, unreadable or not YAML; names file and line.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{path}, line {line}: no valid YAML ({error.problem})") from error
+
+
+def grid_names() -> dict[str, Path]:
+    """The grids that come with dfgrid: name (as `demo` or `roga/table4`) -> file."""
+    return {str(p.relative_to(GRIDS).with_suffix("").as_posix()): p for p in sorted(GRIDS.rglob("*.yaml"))}
+
+
+def load_grid(source: str | Path, plugins: Iterable[str] = ()) -> Grid:
+    """Read a grid: a YAML file, or the name of one that comes with dfgrid.
+
+    Plug-ins (those of the file, relative to it, and those given) are loaded first, so that their names are known.
+
+    Raises:
+        ConfigError: anything the user can mend, as one sentence.
+    """
+    path = Path(source)
+    if not path.exists():
+        known = grid_names()
+        if str(source) in known:
+            path = known[str(source)]
+        elif path.suffix in (".yaml", ".yml"):
+            raise ConfigError(f"grid file {source} does not exist; grids that come with dfgrid: {', '.join(known)}")
+        else:
+            raise ConfigError(f"unknown grid '{source}': {did_you_mean(str(source), known)}")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys such as name, train, detectors, optimizers")
+    listed = content.get("plugins") or []
+    if isinstance(listed, str):
+        listed = [listed]
+    files = [str((path.parent / p).resolve()) for p in listed] + [str(Path(p).resolve()) for p in plugins]
+    load_plugins(files)
+    return parse(Grid, {**content, "plugins": tuple(dict.fromkeys(files))}, str(path))
+
+
+def load_plugins(files: Iterable[str]) -> None:
+    """Load plug-in files; a failure is a ConfigError."""
+    for file in files:
+        try:
+            load_plugin(file)
+        except RegistryError as error:
+            raise ConfigError(str(error)) from error
+
+
+def parse(model: type[Any], content: dict[str, Any], source: str) -> Any:
+    """`content` as a `model`; every complaint of pydantic's in the user's words.
+
+    Raises:
+        ConfigError: names source, key and value, with the nearest key where one is unknown.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(_sentence(model, e) for e in error.errors()[:3])}") from error
+
+
+def _sentence(model: type[BaseModel], error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        parent = model
+        for part in error["loc"][:-1]:
+            parent = _child(parent, part)
+        return f"unknown key '{where}', {did_you_mean(str(error['loc'][-1]), parent.model_fields)}"
+    if error["type"] == "missing":
+        return f"the key '{where}' is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    shown = json.dumps(error.get("input"), default=str)
+    return f"{where}: {message}" + (f", not {shown}" if len(shown) < 60 else "")
+
+
+def _child(model: Any, part: str | int) -> Any:
+    """The model class behind a field, through tuples."""
+    if isinstance(part, int):
+        return model
+    annotation = model.model_fields[part].annotation
+    for candidate in [annotation, *getattr(annotation, "__args__", ())]:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return model

@@ -1,0 +1,189 @@
+"""Faces of stores as training sees them: which rows, in which order, and their pixels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.config import ConfigError
+from benchmark.seeding import stream
+from detectors.base import Batch
+from preprocessing.store import FaceStore
+
+REAL = "real"
+"""The method's name of every real video."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class CachedImages:
+    """Decoded faces of a store at one size, in the order of its manifest: a memory map that all processes share.
+
+    The file is made once per store, content and size, beside the store. Faces are stored at 256 px; a smaller size is cv2's INTER_AREA.
+
+    Args:
+        store: the store.
+        size: side of the faces in pixels.
+        progress: called while the file is being made.
+
+    Raises:
+        ConfigError: the file cannot be made (disk full, folder not writable).
+    """
+
+    def __init__(self, store: FaceStore, size: int, progress: Progress | None = None) -> None:
+        count = len(store.manifest)
+        shape = (count, size, size, 3)
+        folder = Path(store.path) / "cache"
+        path = folder / f"{size}px-{store.fingerprint[:16]}.u8"
+        try:
+            folder.mkdir(exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    self._fill(store, path, shape, progress)
+        except OSError as error:
+            raise ConfigError(f"cannot write the cache of decoded faces in {folder}: {error.strerror or error}") from error
+        self.images: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r", shape=shape) if count else np.empty(shape, np.uint8)
+
+    @staticmethod
+    def _fill(store: FaceStore, path: Path, shape: tuple[int, int, int, int], progress: Progress | None) -> None:
+        need, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
+        if need > free:
+            raise ConfigError(f"{path.parent} needs {need / 1e9:.1f} GB for decoded faces and has {free / 1e9:.1f} GB free; make room")
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            for done, key in enumerate(store.manifest["key"], start=1):
+                file.write(resize(store.image(key), shape[1]).tobytes())
+                if progress:
+                    progress(done, shape[0])
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 -> (size, size, 3) uint8; INTER_AREA to shrink, INTER_CUBIC to enlarge, untouched where the size fits."""
+    if image.shape[:2] == (size, size):
+        return image
+    shrink = image.shape[0] > size
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC), np.uint8)
+
+
+@dataclass(frozen=True)
+class FaceFrames:
+    """Some faces of one store.
+
+    Attributes:
+        rows: rows of the store's manifest plus `domain` (index into `methods`, -1 for a real face) and `index` (into `images`).
+        methods: the forgery methods, a domain each.
+        images: (M, S, S, 3) uint8 RGB of the whole store.
+    """
+
+    rows: pd.DataFrame
+    methods: tuple[str, ...]
+    images: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, positions: NDArray[np.int64]) -> Tensor:
+        """(N, 3, S, S) float32 in [0, 1] of the rows at `positions`."""
+        faces = torch.from_numpy(self.images[self.rows["index"].to_numpy()[positions]])
+        return faces.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def choose(manifest: pd.DataFrame, store: str, methods: Sequence[str] | None, split: str, frames: int | None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of a manifest that a cell asks for, real faces included, and the forgery methods in their order.
+
+    Args:
+        manifest: a store's manifest.
+        store: the store's name, for messages.
+        methods: forgery methods; None takes every one that is there.
+        split: train, val or test.
+        frames: at most so many faces of each video, evenly picked.
+
+    Raises:
+        ConfigError: a method or split that the store lacks, or a method without faces in that split.
+    """
+    present = sorted(set(manifest["method"]) - {REAL})
+    wanted = tuple(methods) if methods is not None else tuple(present)
+    for method in wanted:
+        if method not in present:
+            raise ConfigError(f"store {store} has no faces of '{method}'; it has {', '.join(present) or 'no forgeries'}")
+    rows = manifest.reset_index(drop=True).rename_axis("index").reset_index()
+    rows = rows[(rows["split"] == split) & rows["method"].isin([*wanted, REAL])]
+    for method in (*wanted, REAL):
+        if not (rows["method"] == method).any():
+            splits = sorted(set(manifest.loc[manifest["method"] == method, "split"]))
+            raise ConfigError(
+                f"store {store} has no '{method}' faces in split '{split}'"
+                + (f"; it has them in {', '.join(splits)}" if splits else "; training and testing need real faces too" if method == REAL else "")
+            )
+    if frames is not None:
+        groups = rows.groupby(["dataset", "method", "video"], sort=False, observed=True)
+        order, size = groups.cumcount(), groups["key"].transform("size")
+        # Row i of n is one of the m evenly spread picks if floor(i m / n) changes there.
+        rows = rows[(size <= frames) | ((order * frames) // size != ((order - 1) * frames) // size)]
+    domain = {method: i for i, method in enumerate(wanted)} | {REAL: -1}
+    return rows.assign(domain=rows["method"].map(domain).astype("int64")).reset_index(drop=True), wanted
+
+
+class BalancedBatches:
+    """The order of training: every step holds every domain, each with as many real as fake faces.
+
+    An epoch shows the largest domain's fakes once (the last incomplete step is filled from the start of the next shuffle); smaller
+    domains are shuffled again and repeated, and so are the real faces, of which a step draws different ones for each domain.
+    The order of an epoch depends on (seed, epoch) alone, so a run can be resumed at any step.
+
+    Args:
+        frames: the training faces.
+        batch_size: faces in a step; a multiple of twice the number of domains.
+        seed: of the run.
+    """
+
+    def __init__(self, frames: FaceFrames, batch_size: int, seed: int) -> None:
+        domain = frames.rows["domain"].to_numpy()
+        self.fakes = [np.flatnonzero(domain == i) for i in range(len(frames.methods))]
+        self.reals = np.flatnonzero(domain == -1)
+        self.share = batch_size // (2 * len(self.fakes))
+        self.steps = -(-max(len(f) for f in self.fakes) // self.share)
+        self.frames, self.seed = frames, seed
+        names = frames.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
+        self.videos = pd.factorize(names)[0].astype(np.int64)
+
+    def epoch(self, epoch: int) -> NDArray[np.int64]:
+        """(steps, K, 2, share): positions of the faces; axis 2 is real, fake."""
+        generator = stream("order", self.seed, epoch)
+
+        def draw(pool: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+            rounds = -(-count // len(pool))
+            return np.concatenate([generator.permutation(pool) for _ in range(rounds)])[:count]
+
+        k = len(self.fakes)
+        order = np.empty((self.steps, k, 2, self.share), np.int64)
+        order[:, :, 0] = draw(self.reals, self.steps * k * self.share).reshape(self.steps, k, self.share)
+        for i, fakes in enumerate(self.fakes):
+            order[:, i, 1] = draw(fakes, self.steps * self.share).reshape(self.steps, self.share)
+        return order
+
+    def batch(self, step: NDArray[np.int64]) -> Batch:
+        """The faces of one row of `epoch`, domain by domain."""
+        k, _, share = step.shape
+        positions = step.reshape(-1)
+        return Batch(
+            images=self.frames.pixels(positions),
+            labels=torch.arange(2).repeat_interleave(share).repeat(k),
+            domains=torch.arange(k).repeat_interleave(2 * share),
+            videos=torch.from_numpy(self.videos[positions]),
+        )
