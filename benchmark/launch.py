@@ -1,0 +1,224 @@
+"""Where cells run: here, in worker processes. A cell that fails is written down and the others go on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import Cell, ConfigError, Grid
+from optimizers.registry import RegistryError
+from preprocessing.errors import PreprocessingError
+from results.record import RecordError
+
+ATTEMPTS = 2
+"""How often a cell is started whose worker process died (killed for memory, say) before it is written down as failed."""
+
+MISTAKES = (ConfigError, RegistryError, PreprocessingError, RecordError)
+"""What a user can mend: shown as one sentence, without a traceback."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened to a cell: `stage` is a stage's name, or `finished`, `failed` (with `reason`), `stopped`."""
+
+    cell: str
+    stage: str
+    done: int = 0
+    total: int = 0
+    reason: str = ""
+
+
+@dataclass
+class Outcome:
+    """What became of the cells."""
+
+    skipped: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+
+
+def write_index(grid: Grid, folder: Path) -> None:
+    """`grid.json`: what the grid wants, so that tables can show what is missing. Cells of an earlier version of the grid stay on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [
+        {"id": c.id, "detector": c.detector.title, "optimizer": c.optimizer.title, "optimizer_name": c.optimizer.name, "seed": c.seed}
+        for c in grid.cells()
+    ]
+    content = {"format": 1, "name": grid.name, "title": grid.title, "tests": [t.model_dump(mode="json") for t in grid.tests], "cells": cells}
+    part = folder / "grid.json.part"
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / "grid.json")
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    folder: Path,
+    data: Path,
+    device: str = "cpu",
+    workers: int = 1,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Outcome:
+    """Run every cell that has no record yet.
+
+    Args:
+        cells: what to run, in this order.
+        folder: `runs/<grid>`; each cell has a folder of its own in it.
+        data: folder that relative store names belong to.
+        device: torch's name of the device.
+        workers: processes; each takes its share of the cores as threads.
+        on_event: told about progress, in this process.
+
+    Ctrl-C asks the workers to write a checkpoint and stop; a second one ends them at once (what is on disk stays whole).
+    """
+    outcome = Outcome()
+    todo: list[Cell] = []
+    for cell in cells:
+        if (folder / cell.id / "record.json").exists():
+            outcome.skipped.append(cell.id)
+        else:
+            todo.append(cell)
+    if todo:
+        _Pool(todo, folder, data, device, workers, on_event, outcome).run()
+    return outcome
+
+
+class _Pool:
+    def __init__(
+        self, todo: list[Cell], folder: Path, data: Path, device: str, workers: int, on_event: Callable[[Event], None], outcome: Outcome
+    ) -> None:
+        self.folder, self.data, self.device, self.on_event, self.outcome = folder, data, device, on_event, outcome
+        self.workers = min(workers, len(todo))
+        self.threads = max(1, (os.cpu_count() or 1) // self.workers)
+        context = mp.get_context("spawn")  # fork would copy torch's threads in an undefined state
+        self.context = context
+        self.events: Any = context.Queue()
+        self.stop: Any = context.Event()
+        self.attempts = {cell.id: 0 for cell in todo}
+        self.todo = todo
+
+    def run(self) -> None:
+        while self.todo and not self.stop.is_set():
+            pool = ProcessPoolExecutor(self.workers, self.context, _start_worker, (self.events, self.stop, self.threads))
+            try:
+                self._drain(pool)
+            except KeyboardInterrupt:
+                self.stop.set()
+                self._wait_for_checkpoints(pool)
+            finally:
+                pool.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
+
+    def _drain(self, pool: ProcessPoolExecutor) -> None:
+        """Hand out cells until none is left or the pool breaks; the cells of a broken pool are tried again."""
+        waiting, self.todo = self.todo, []
+        running: dict[Future[str], Cell] = {}
+        broken = False
+        try:
+            while running or (waiting and not broken):
+                while waiting and len(running) < self.workers and not broken:
+                    cell = waiting.pop(0)
+                    self.attempts[cell.id] += 1
+                    task = (cell.model_dump(mode="json"), str(self.folder / cell.id), str(self.data), self.device)
+                    running[pool.submit(_run_one, *task)] = cell
+                done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                self._forward()
+                for future in done:
+                    cell = running.pop(future)
+                    try:
+                        self._book(cell, future.result())
+                    except BrokenProcessPool:
+                        broken = True
+                        if self.attempts[cell.id] < ATTEMPTS:
+                            waiting.insert(0, cell)
+                        else:
+                            self._fail(cell, "its worker process was killed (out of memory?)")
+        finally:
+            self.todo = waiting
+
+    def _book(self, cell: Cell, reason: str) -> None:
+        if not reason:
+            self.outcome.finished.append(cell.id)
+            self.on_event(Event(cell.id, "finished"))
+        elif reason == STOPPED:
+            self.outcome.stopped.append(cell.id)
+            self.on_event(Event(cell.id, "stopped"))
+        else:
+            self._fail(cell, reason)
+
+    def _fail(self, cell: Cell, reason: str) -> None:
+        target = self.folder / cell.id
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "failure.json").write_text(json.dumps({"reason": reason}) + "\n", encoding="utf-8")
+        self.outcome.failed[cell.id] = reason
+        self.on_event(Event(cell.id, "failed", reason=reason))
+
+    def _forward(self) -> None:
+        while True:
+            try:
+                self.on_event(self.events.get_nowait())
+            except queue.Empty:
+                return
+
+    def _wait_for_checkpoints(self, pool: ProcessPoolExecutor) -> None:
+        processes = list((pool._processes or {}).values())
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for process in processes:
+                process.kill()
+
+
+STOPPED = "stopped"
+_events: Any = None
+_stop: Any = None
+
+
+def _start_worker(events: Any, stop: Any, threads: int) -> None:
+    """Once per worker process: its threads, and Ctrl-C left to the parent."""
+    global _events, _stop
+    import cv2
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(threads)
+    _events, _stop = events, stop
+
+
+def _run_one(settings: dict[str, Any], folder: str, data: str, device: str) -> str:
+    """One cell in a worker process; returns "" or the reason why there is no record."""
+    from benchmark.evaluate import Diverged
+    from benchmark.run import run_cell
+    from benchmark.train import Stopped
+
+    cell = Cell.model_validate(settings)
+    last = 0.0
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if done >= total or time.monotonic() - last > 0.2:
+            last = time.monotonic()
+            _events.put(Event(cell.id, stage, done, total))
+
+    try:
+        run_cell(cell, Path(folder), Path(data), device, report, _stop.is_set)
+    except Stopped:
+        return STOPPED
+    except (*MISTAKES, Diverged) as error:
+        return str(error)
+    except Exception as error:  # one broken cell must not end the grid; the whole story is in its folder
+        import traceback
+
+        Path(folder, "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return f"{type(error).__name__}: {error} (see {cell.id}/traceback.txt)"
+    return ""

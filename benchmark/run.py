@@ -1,0 +1,291 @@
+"""One cell, top to bottom: from its resolved settings to its record. Config stops here."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.utils.tensorboard import SummaryWriter
+
+from benchmark import checkpoint, provenance
+from benchmark.config import Cell, ConfigError, load_plugins
+from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
+from benchmark.evaluate import Diverged, EvaluationSet, measures, score
+from benchmark.seeding import random_state, restore_random_state, seed_everything
+from benchmark.train import Hooks, Plan, Stopped, train
+from detectors import DETECTORS
+from detectors.base import Detector
+from optimizers import OPTIMIZERS
+from optimizers.base import Optimizer
+from optimizers.bases import build_base
+from preprocessing.store import FaceStore
+from results.record import FORMAT, DetectorEntry, Measure, OptimizerEntry, Provenance, Record
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+"""So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
+
+Report = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+def open_stores(cell: Cell, data: Path) -> dict[str, FaceStore]:
+    """Every store that the cell reads, by the name that the grid gives it."""
+    return {name: FaceStore(data / name) for name in cell.stores()}
+
+
+def select(cell: Cell, stores: dict[str, FaceStore]) -> tuple[tuple[pd.DataFrame, tuple[str, ...]], dict[str, tuple[pd.DataFrame, tuple[str, ...]]]]:
+    """The rows that the cell trains on, and those of each evaluation set (`val` and the tests), with their methods.
+
+    Raises:
+        ConfigError: a store lacks a method or split that the cell asks for.
+    """
+    t = cell.train
+    manifest = stores[t.store].manifest
+    training = choose(manifest, t.store, t.methods, t.train_split, t.frames)
+    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames)}
+    for test in cell.tests:
+        evaluated[test.name] = choose(stores[test.store].manifest, test.store, test.methods, test.split, test.frames)
+    return training, evaluated
+
+
+def run_cell(
+    cell: Cell,
+    folder: Path,
+    data: Path,
+    device: str = "cpu",
+    report: Report = lambda stage, done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Train and evaluate one cell in `folder`, from its checkpoint if there is one; return (and write) its record.
+
+    Args:
+        cell: what to run.
+        folder: the cell's own folder; made if missing.
+        data: folder that relative store names belong to.
+        device: torch's name of the device.
+        report: told about progress.
+        should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
+
+    Raises:
+        ConfigError: the cell cannot run as it is written (store, method, weights), or another process runs it.
+        Diverged: the loss or a score is not finite any more.
+        Stopped: `should_stop` said so.
+    """
+    load_plugins(cell.plugins)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _Run(cell, folder, data, device, report, should_stop).record()
+    except Timeout as error:
+        raise ConfigError(f"cell {cell.id} is being run by another process") from error
+
+
+class _Run:
+    """The state of one cell's run, so that each stage below is a short method."""
+
+    def __init__(self, cell: Cell, folder: Path, data: Path, device: str, report: Report, should_stop: Callable[[], bool]) -> None:
+        self.cell, self.folder, self.device = cell, folder, device
+        self.report, self.should_stop = report, should_stop
+        self.started, self.seconds_before = time.monotonic(), 0.0
+        self.stores = open_stores(cell, data)
+        self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
+        self.measures: list[Measure] = []
+        self.curve: list[tuple[int, float]] = []
+        self.pending: list[Tensor] = []
+        self.saved_at = time.monotonic()
+
+    def record(self) -> Record:
+        """The finished record: read if it is there, else made."""
+        path = self.folder / "record.json"
+        if path.exists():
+            done = Record.load(path)
+            self._same_stores(done.provenance.stores, path)
+            self._remove_parts()
+            return done
+        (self.folder / "failure.json").unlink(missing_ok=True)
+        (self.folder / "cell.yaml").write_text(yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        self._build()
+        start = self._resume()
+        self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start or None)
+        try:
+            hooks = Hooks(on_step=self._after_step, on_evaluation=self._evaluate)
+            train(self.detector, self.optimizer, self.schedule, self.plan, hooks, start)
+        finally:
+            self.writer.close()
+        record = self._finish()
+        record.save(path)
+        self._remove_parts()
+        return record
+
+    def _build(self) -> None:
+        cell = self.cell
+        seed_everything(cell.seed)
+        self.detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(self.device)
+        (rows, methods), evaluated = select(cell, self.stores)
+        images = {name: self._images(name) for name in self.stores}
+        training = FaceFrames(rows, methods, images[cell.train.store])
+        p = cell.protocol
+        self.plan = Plan(
+            p.epochs, BalancedBatches(training, p.batch_size, cell.seed), p.evaluations_per_epoch, cell.seed, p.augment, p.precision, p.micro_batch
+        )
+        rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+        base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
+        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
+        self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
+        sets = [("val", "val", "source-val", cell.train.store), *((t.name, "test", t.role, t.store) for t in cell.tests)]
+        self.sets = [EvaluationSet(name, split, role, FaceFrames(*evaluated[name], images[store])) for name, split, role, store in sets]
+
+    def _images(self, name: str) -> Any:
+        return CachedImages(self.stores[name], self.detector.size, lambda done, total: self.report(f"decode {name}", done, total)).images
+
+    def _resume(self) -> int:
+        """Take back the checkpoint, if there is one; returns the number of steps that are done."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return 0
+        state = checkpoint.load(path)
+        self._same_stores(state["stores"], path)
+        if state["code"] != provenance.code_hash():
+            raise ConfigError(
+                f"{path} was written by other code than this; finish it with that code, or remove the folder {self.folder} to start again"
+            )
+        self.detector.load_state_dict(state["detector"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        restore_random_state(state["random"])
+        self.measures = [Measure.model_validate(m) for m in state["measures"]]
+        self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
+        self.pending = [torch.tensor(loss, dtype=torch.float64) for loss in state["pending"]]
+        self.seconds_before = state["seconds"]
+        return int(state["step"])
+
+    def _same_stores(self, then: dict[str, str], path: Path) -> None:
+        changed = [name for name, fingerprint in self.fingerprints.items() if then.get(name) != fingerprint]
+        if changed:
+            raise ConfigError(
+                f"{path} was made from another content of store {changed[0]}; put that store back, or move the folder {self.folder} away"
+            )
+
+    def _save(self, step: int) -> None:
+        checkpoint.save(
+            self.folder / "checkpoint.pt",
+            {
+                "step": step,
+                "cell": self.cell.model_dump(mode="json"),
+                "stores": self.fingerprints,
+                "code": provenance.code_hash(),
+                "detector": self.detector.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict() if self.schedule else {},
+                "random": random_state(),
+                "measures": [m.model_dump(mode="json") for m in self.measures],
+                "curve": self.curve,
+                "pending": [float(loss) for loss in self.pending],
+                "seconds": self._seconds(),
+            },
+        )
+        self.saved_at = time.monotonic()
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _after_step(self, step: int, loss: Tensor) -> None:
+        self.pending.append(loss)
+        self.report("train", step, self.plan.steps)
+        stop = self.should_stop()
+        if stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+            self._save(step)
+        if stop:
+            raise Stopped(f"stopped after step {step} of {self.plan.steps}; run the same command to go on")
+
+    def _evaluate(self, step: int) -> None:
+        loss = float(torch.stack([p.double().cpu() for p in self.pending]).mean())
+        if not torch.isfinite(torch.tensor(loss)):
+            raise Diverged(f"the loss is not finite after step {step} of {self.plan.steps}; take a lower learning rate or clip the gradient")
+        self.pending = []
+        self.curve.append((step, loss))
+        self.writer.add_scalar("loss", loss, step)
+        epoch = step / self.plan.batches.steps
+        scored = []
+        for s in self.sets:
+            scores = score(self.detector, s.frames, progress=lambda done, total, s=s: self.report(f"evaluate {s.name}", done, total))
+            found = measures(scores, s, epoch, step)
+            self.measures += found
+            for m in found:
+                if m.auc is not None:
+                    self.writer.add_scalar(f"auc/{m.level}/{s.name}", m.auc, step)
+            scored.append(scores.assign(epoch=epoch, step=step, split=s.split, test=s.name, role=s.role))
+        parts = self.folder / "scores"
+        parts.mkdir(exist_ok=True)
+        _write_parquet(pd.concat(scored, ignore_index=True), parts / f"{step:08d}.parquet")
+        self.writer.flush()
+        self._save(step)
+
+    def _finish(self) -> Record:
+        """Join the scores of all evaluation points and say what was done, with what, where."""
+        parts = self.folder / "scores"
+        steps = sorted({m.step for m in self.measures})
+        _write_parquet(pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True), self.folder / "scores.parquet")
+        cell = self.cell
+        head, dirty = provenance.commit()
+        seconds = self._seconds()
+        now = datetime.now(timezone.utc)
+        return Record(
+            format=FORMAT,
+            grid=cell.grid,
+            cell=cell.id,
+            detector=DetectorEntry(name=cell.detector.name, label=cell.detector.title, settings=cell.detector.settings),
+            optimizer=OptimizerEntry(
+                name=cell.optimizer.name,
+                label=cell.optimizer.title,
+                settings=cell.optimizer.settings,
+                base=cell.base.name,
+                base_settings=cell.base.settings,
+            ),
+            seed=cell.seed,
+            protocol=cell.protocol.model_dump(mode="json"),
+            data={"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
+            parameters=sum(p.numel() for p in self.detector.parameters()),
+            steps=self.plan.steps,
+            measures=self.measures,
+            losses=self.curve,
+            provenance=Provenance(
+                version=provenance.own_version(),
+                code=provenance.code_hash(),
+                commit=head,
+                dirty=dirty,
+                plugins={Path(p).name: provenance.file_hash(p) for p in cell.plugins},
+                python=platform.python_version(),
+                platform=platform.platform(),
+                cpu=provenance.cpu(),
+                device=provenance.device_name(self.device),
+                threads=torch.get_num_threads(),
+                packages=provenance.package_versions(),
+                stores=self.fingerprints,
+                deterministic=not self.device.startswith("cuda"),
+                finished=now.isoformat(timespec="seconds"),
+                seconds=seconds,
+            ),
+        )
+
+    def _remove_parts(self) -> None:
+        # Only once the record is there: a run that is killed before that joins them again.
+        shutil.rmtree(self.folder / "scores", ignore_errors=True)
+
+
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    part = path.with_suffix(".part")
+    table.to_parquet(part, index=False)
+    part.replace(path)

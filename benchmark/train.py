@@ -1,0 +1,77 @@
+"""The training loop: one step is one question to the optimizer, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from benchmark.augment import augment
+from benchmark.data import BalancedBatches
+from benchmark.objective import BatchObjective
+from detectors.base import Batch, Detector
+from optimizers.base import Optimizer
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop; its checkpoint is on disk."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, and what happens on the way."""
+
+    epochs: int
+    batches: BalancedBatches
+    evaluations_per_epoch: int
+    seed: int
+    augment: str
+    precision: str
+    micro_batch: int | None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.batches.steps
+
+    def evaluation_steps(self) -> set[int]:
+        """After how many steps the detector is evaluated: evenly spread, the last at the end of each epoch."""
+        per, n = self.batches.steps, self.evaluations_per_epoch
+        return {epoch * per + round(per * i / n) for epoch in range(self.epochs) for i in range(1, n + 1)} - {0}
+
+
+@dataclass
+class Hooks:
+    """What the caller does on the way. None of it changes the numbers."""
+
+    on_step: Callable[[int, Tensor], None] = field(default=lambda step, loss: None)
+    on_evaluation: Callable[[int], None] = field(default=lambda step: None)
+
+
+def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
+    """The step's faces in groups of at most `at_most`, each a mix of all domains and both classes."""
+    groups = 1 if at_most is None else -(-len(batch) // at_most)
+    rows = torch.arange(len(batch))
+    return [batch.only(rows[i::groups]) for i in range(groups)] if groups > 1 else [batch]
+
+
+def train(detector: Detector, optimizer: Optimizer, schedule: LRScheduler | None, plan: Plan, hooks: Hooks, start: int = 0) -> None:
+    """Train from step `start` to the end; `detector`, `optimizer` and `schedule` already hold the state of that step."""
+    device = next(detector.parameters()).device
+    evaluate_after = plan.evaluation_steps()
+    detector.train()
+    for step in range(start, plan.steps):
+        epoch, within = divmod(step, plan.batches.steps)
+        if within == 0 or step == start:
+            order = plan.batches.epoch(epoch)
+        batch = plan.batches.batch(order[within]).to(device)
+        batch = replace(batch, images=augment(plan.augment, batch.images, plan.seed, epoch, within))
+        loss = optimizer.step(BatchObjective(detector, micro_batches(batch, plan.micro_batch), precision=plan.precision))
+        if schedule is not None:
+            schedule.step()
+        hooks.on_step(step + 1, loss)
+        if step + 1 in evaluate_after:
+            hooks.on_evaluation(step + 1)
