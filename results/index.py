@@ -1,0 +1,166 @@
+"""A grid's folder: what it wanted, what is there, and why the rest is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import Field, model_validator
+
+from results.record import FORMAT, Record, RecordError, Role, Strict, dump, read_model, write_atomically
+
+NOT_RUN = "not run yet"
+
+
+class WantedTest(Strict):
+    """A test set of the grid."""
+
+    name: str = Field(min_length=1)
+    role: Role
+
+
+class WantedCell(Strict):
+    """A cell of the grid; detector and optimizer are named as tables name them (the label, else the registry name).
+
+    `optimizer_name` is the registry name of the optimizer, where its title is another.
+    """
+
+    id: str = Field(min_length=1)
+    detector: str
+    optimizer: str
+    seed: int
+    optimizer_name: str = ""
+
+
+class GridFile(Strict):
+    """Content of grid.json: what a grid wants, written before its first cell starts."""
+
+    format: Literal[1] = FORMAT
+    name: str
+    title: str = ""
+    tests: tuple[WantedTest, ...]
+    cells: tuple[WantedCell, ...]
+
+    @model_validator(mode="after")
+    def _once(self) -> GridFile:
+        for what, names in (("test", [t.name for t in self.tests]), ("cell", [c.id for c in self.cells])):
+            if len(set(names)) < len(names):
+                raise ValueError(f"a {what} stands there twice")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the file atomically."""
+        write_atomically(path, dump(self))
+
+    @property
+    def detectors(self) -> list[str]:
+        """Titles in the grid's order."""
+        return list(dict.fromkeys(c.detector for c in self.cells))
+
+    @property
+    def optimizers(self) -> list[str]:
+        """Titles in the grid's order."""
+        return list(dict.fromkeys(c.optimizer for c in self.cells))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in the grid's order."""
+        return list(dict.fromkeys(c.seed for c in self.cells))
+
+
+def save_failure(path: str | Path, reason: str) -> None:
+    """Write a cell's failure.json atomically: why it has no record."""
+    write_atomically(path, (json.dumps({"reason": reason}, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class GridIndex:
+    """A grid with its records.
+
+    Attributes:
+        grid: what was wanted.
+        records: cell id -> record, in the grid's order.
+        reasons: cell id -> why there is no record, for every other cell.
+    """
+
+    grid: GridFile
+    records: dict[str, Record]
+    reasons: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> GridIndex:
+        """Read runs/<grid>/: grid.json, and each cell's record.json or what is there in its place.
+
+        A record that cannot be read is a reason of its cell, not an error: it must not hide the other cells.
+
+        Raises:
+            RecordError: no such folder, or its grid.json is missing or broken; the sentence says what to run.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise RecordError(f"{folder} does not exist: this grid was never started; run `dfgrid run {folder.name}`")
+        grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `dfgrid run {folder.name}`")
+        records: dict[str, Record] = {}
+        reasons: dict[str, str] = {}
+        for wanted in grid.cells:
+            found = _read_cell(folder / wanted.id, wanted)
+            if isinstance(found, Record):
+                records[wanted.id] = found
+            else:
+                reasons[wanted.id] = found
+        return cls(grid, records, reasons)
+
+    def optimizer_name(self, title: str) -> str:
+        """The registry name of the optimizer that tables call `title`."""
+        for cell in self.grid.cells:
+            if cell.optimizer == title:
+                if cell.id in self.records:
+                    return self.records[cell.id].optimizer.name
+                if cell.optimizer_name:
+                    return cell.optimizer_name
+        return title
+
+
+def _read_cell(folder: Path, wanted: WantedCell) -> Record | str:
+    """The record, or why there is none."""
+    path = folder / "record.json"
+    if path.exists():
+        try:
+            record = Record.load(path)
+        except RecordError as error:
+            # Tables are published: they name the file relative to the grid's folder.
+            return str(error).replace(str(folder.parent) + "/", "")
+        if (record.cell, record.detector.title, record.optimizer.title, record.seed) != (
+            wanted.id,
+            wanted.detector,
+            wanted.optimizer,
+            wanted.seed,
+        ):
+            return f"{folder.name}/record.json belongs to cell {record.cell} of grid {record.grid}; delete it, run again"
+        return record
+    if (folder / "failure.json").exists():
+        return f"failed: {_failure(folder / 'failure.json')}"
+    if (folder / "checkpoint.pt").exists():
+        return f"interrupted{_after(folder / 'scores.parquet')} (or still running)"
+    return NOT_RUN
+
+
+def _failure(path: Path) -> str:
+    """The reason in one line."""
+    try:
+        reason = " ".join(str(json.loads(path.read_text(encoding="utf-8"))["reason"]).split())
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path.parent.name}/failure.json cannot be read"
+    return reason if len(reason) <= 300 else reason[:299] + "…"
+
+
+def _after(scores: Path) -> str:
+    """Up to which epoch an unfinished cell was evaluated, from its scores; nothing where they are not there to tell."""
+    try:
+        epochs = pd.read_parquet(scores, columns=["epoch"])["epoch"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return f" after epoch {epochs.max():g}" if len(epochs) else ""

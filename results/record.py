@@ -1,0 +1,283 @@
+"""What one cell of a grid measured, and under which circumstances: the record that every table is computed from.
+
+A record is written last and atomically, so that its existence means that the cell is done. It holds no host name, user name or
+path: records of two machines can be laid side by side and published.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_jsonable_python
+
+FORMAT: Literal[1] = 1
+"""Version of the layout of record.json and grid.json. A reader refuses any other."""
+
+Split = Literal["val", "test"]
+Role = Literal["source-val", "in-domain", "held-out", "cross-dataset"]
+Level = Literal["frame", "video"]
+Metric = Literal["auc", "acc", "ap", "eer", "log_loss"]
+
+METRICS: tuple[Metric, ...] = ("auc", "acc", "ap", "eer", "log_loss")
+
+# Tuples become lists on construction already, so that a record equals the one that is read back from its file.
+Settings = Annotated[dict[str, Any], BeforeValidator(to_jsonable_python)]
+
+
+class RecordError(ValueError):
+    """A user's mistake about results: one sentence that names the file or the value and says what to do."""
+
+
+class Strict(BaseModel):
+    """An unknown key is an error, no number is NaN or infinite, and what is read cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Measure(Strict):
+    """One evaluation of one checkpoint on one set of faces at one level.
+
+    Attributes:
+        epoch: epochs finished when the weights were evaluated, with its fraction (0.5 is half-way through the first).
+        step: optimizer steps taken by then.
+        split: which part of the data; "val" for the source's validation part.
+        test: name of the set, such as "NeuralTextures" or "mini-b".
+        role: what the set is to the training data. "source-val" may choose a checkpoint, the others only judge it.
+        level: "frame": an example is a frame. "video": an example is a video with the mean score of its frames.
+        n_real, n_fake: examples of each class.
+        auc, acc, ap, eer: area under the ROC curve, accuracy at 0.5, average precision of the fake class, equal error rate,
+            all in [0, 1].
+        log_loss: mean cross entropy, nats.
+        undefined: metric -> why it is None, such as "only real faces".
+    """
+
+    epoch: float = Field(ge=0)
+    step: int = Field(ge=0)
+    split: Split
+    test: str = Field(min_length=1)
+    role: Role
+    level: Level
+    n_real: int = Field(ge=0)
+    n_fake: int = Field(ge=0)
+    auc: float | None = Field(None, ge=0, le=1)
+    acc: float | None = Field(None, ge=0, le=1)
+    ap: float | None = Field(None, ge=0, le=1)
+    eer: float | None = Field(None, ge=0, le=1)
+    log_loss: float | None = Field(None, ge=0)
+    undefined: dict[Metric, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _explained(self) -> Measure:
+        for metric in METRICS:
+            if (self.value(metric) is None) != (metric in self.undefined):
+                raise ValueError(f"{metric} must have either a value or a reason in `undefined`")
+        if self.role == "source-val" and self.split != "val":
+            raise ValueError("a set with the role source-val belongs to the split val")
+        return self
+
+    @property
+    def n(self) -> int:
+        """Examples of both classes together."""
+        return self.n_real + self.n_fake
+
+    def value(self, metric: Metric) -> float | None:
+        """The metric, or None where it is not defined."""
+        found: float | None = getattr(self, metric)
+        return found
+
+
+class DetectorUsed(Strict):
+    """The detector as it was built: registry name, what tables call it, and every setting with its value."""
+
+    name: str
+    label: str = ""
+    settings: Settings = Field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What tables call it: the label, else the name."""
+        return self.label or self.name
+
+
+class OptimizerUsed(Strict):
+    """The rule as it was built, and the base optimizer that spent its gradient."""
+
+    name: str
+    label: str = ""
+    settings: Settings = Field(default_factory=dict)
+    base: str
+    base_settings: Settings = Field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What tables call it: the label, else the name."""
+        return self.label or self.name
+
+
+class Provenance(Strict):
+    """Under which circumstances a record came about; host-independent.
+
+    Attributes:
+        version: of this project.
+        code: SHA-256 over the Python files that the numbers depend on; names the code also where there is no git or it is dirty.
+        plugins: file name -> SHA-256 of each plug-in that was loaded.
+        commit: hash of the checked-out commit, or None outside a git checkout.
+        dirty: whether the checkout had uncommitted changes, or None where that is unknown.
+        python, platform, cpu: versions and model names as the interpreter reports them.
+        device: what computed, such as "cpu" or "NVIDIA A100-SXM4-80GB".
+        threads: of torch on the CPU.
+        packages: name -> version.
+        stores: name of a face store -> its fingerprint.
+        deterministic: whether torch was told to use deterministic algorithms only.
+        started, finished: ISO 8601 in UTC.
+        seconds: time spent on the cell, over all its restarts.
+    """
+
+    version: str
+    code: str
+    plugins: dict[str, str] = Field(default_factory=dict)
+    commit: str | None
+    dirty: bool | None
+    python: str
+    platform: str
+    cpu: str
+    device: str
+    threads: int = Field(ge=1)
+    packages: dict[str, str]
+    stores: dict[str, str]
+    deterministic: bool
+    started: AwareDatetime
+    finished: AwareDatetime
+    seconds: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _times(self) -> Provenance:
+        for name, time in (("started", self.started), ("finished", self.finished)):
+            if time.utcoffset() != timedelta(0):
+                raise ValueError(f"{name} must be in UTC")
+        if self.finished < self.started:
+            raise ValueError("finished lies before started")
+        return self
+
+
+class Record(Strict):
+    """Everything that one cell measured.
+
+    Attributes:
+        format: `FORMAT`.
+        grid, cell: name of the grid, id of the cell.
+        detector, optimizer, seed: what was trained.
+        protocol: settings of training and evaluation that are neither the detector's, the optimizer's nor the data's.
+        data: the training store, its methods and its splits.
+        parameters: trainable parameters of the detector.
+        steps: optimizer steps taken.
+        measures: every evaluation, in order of time.
+        losses: (step, training loss); the loss is None where it was not finite.
+        provenance: under which circumstances.
+    """
+
+    format: Literal[1] = FORMAT
+    grid: str
+    cell: str
+    detector: DetectorUsed
+    optimizer: OptimizerUsed
+    seed: int
+    protocol: Settings
+    data: Settings
+    parameters: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    measures: tuple[Measure, ...]
+    losses: tuple[tuple[int, float | None], ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _once(self) -> Record:
+        seen = set()
+        for m in self.measures:
+            key = (m.step, m.split, m.test, m.level)
+            if key in seen:
+                raise ValueError(f"two measures of {m.test} ({m.split}, {m.level} level) at step {m.step}")
+            seen.add(key)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the record atomically: a reader sees the whole file or none."""
+        write_atomically(path, dump(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Record:
+        """Read a record.
+
+        Raises:
+            RecordError: the file is missing, no JSON, of another format version, or has wrong fields; one sentence.
+        """
+        record: Record = read_model(cls, path, "record", "run the cell again")
+        return record
+
+
+def dump(model: BaseModel) -> bytes:
+    """A model as JSON that a person can read."""
+    return (json.dumps(model.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that it holds all of `content` or does not exist (or is still the old one), whatever happens in between."""
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    if os.name == "posix":
+        # The new name is safe only once the folder itself is on disk.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_model(model: type[Any], path: str | Path, what: str, remedy: str) -> Any:
+    """A JSON file of `FORMAT` as a pydantic model.
+
+    Args:
+        model: what to read.
+        path: the file.
+        what: how messages call its content, such as "record".
+        remedy: what a user does about a broken file, such as "run the cell again".
+
+    Raises:
+        RecordError: missing, unreadable, no JSON, another format version, or wrong fields; one sentence.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} does not exist; {remedy}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read ({error}); {remedy}") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is no valid JSON (line {error.lineno}: {error.msg}); delete it and {remedy}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise RecordError(f"{path} is no {what}: it has no key 'format'; delete it and {remedy}")
+    if content["format"] != FORMAT:
+        raise RecordError(
+            f"{path} holds a {what} of format {content['format']!r}, but this version reads format {FORMAT}; "
+            f"use the version that wrote it, or delete it and {remedy}"
+        )
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        complaint = first["msg"].removeprefix("Value error, ")
+        raise RecordError(f"{path} is no {what} of format {FORMAT} ({where}: {complaint}); delete it and {remedy}") from error
