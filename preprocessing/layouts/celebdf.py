@@ -1,0 +1,83 @@
+"""Celeb-DF-v2 (Li et al., CVPR 2020): two folders of real videos, one of forged ones, an official list of test videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from preprocessing.errors import PreprocessingError
+from preprocessing.layouts.base import NO_COMPRESSION, Layout, Note, Video, find_videos, ignore, need_folder
+
+TEST_LIST = "List_of_testing_videos.txt"
+FOLDERS = {"Celeb-real": 0, "YouTube-real": 0, "Celeb-synthesis": 1}
+
+
+class CelebDF(Layout):
+    """The tree of the dataset's own archive.
+
+    Videos on the official list are "test", all others "train"; the dataset has no official validation videos. Both real folders
+    become the method "real", Celeb-synthesis keeps its name as the method. The digit before a name on the list (1 real, 0 fake)
+    must agree with the folder.
+    """
+
+    name = "celeb-df-v2"
+    title = "Celeb-DF-v2"
+    url = "https://github.com/yuezunli/celeb-deepfakeforensics"
+    terms = "Celeb-DF terms to use: non-commercial research; fill in the form linked there to get the archive"
+    tree = """\
+List_of_testing_videos.txt                         "1 YouTube-real/00170.mp4" (1 real, 0 fake)
+Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp4     (a level videos/ in between is accepted)"""
+
+    def matches(self, root: Path) -> bool:
+        """True where one of the dataset's three folders exists."""
+        return any((root / folder).is_dir() for folder in FOLDERS)
+
+    def videos(self, root: Path, *, dataset: str | None = None, compression: str = "c23", note: Note = ignore) -> list[Video]:
+        """See `Layout.videos`; `compression` has no meaning here."""
+        need_folder(root)
+        tested = read_test_list(root)
+        name = dataset or self.title
+        found: list[Video] = []
+        unseen = set(tested)
+        for folder, label in FOLDERS.items():
+            for path in find_videos(root / folder):
+                place = f"{folder}/{path.name}"
+                split = "test" if place in tested else "train"
+                unseen.discard(place)
+                method = "real" if label == 0 else folder
+                found.append(Video(name, method, label, split, _identity(folder, path.stem), path.stem, path, NO_COMPRESSION))
+        if not found:
+            raise PreprocessingError(f"{root} has no Celeb-DF-v2 videos; they are expected in {', '.join(FOLDERS)}")
+        if unseen:
+            note(f"{len(unseen)} of the {len(tested)} videos in {TEST_LIST} are not in {root}, e.g. {min(unseen)}")
+        note(f"{name} has no official validation videos: its splits are train and test")
+        return found
+
+
+def read_test_list(root: Path) -> dict[str, int]:
+    """The official list: "YouTube-real/00170.mp4" -> label (0 real, 1 fake; the list's own digit says the opposite).
+
+    Raises:
+        PreprocessingError: if the list is missing, or a line is malformed or contradicts its folder.
+    """
+    file = root / TEST_LIST
+    if not file.is_file():
+        raise PreprocessingError(f"{file} is missing; it comes with the dataset, and without it test videos would be trained on")
+    table: dict[str, int] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        digit, _, place = line.strip().partition(" ")
+        place = place.strip().replace("\\", "/")
+        folder = place.partition("/")[0]
+        if digit not in ("0", "1") or folder not in FOLDERS:
+            raise PreprocessingError(f"line {number} of {file} must read like '1 YouTube-real/00170.mp4', not '{line.strip()}'")
+        if FOLDERS[folder] != 1 - int(digit):
+            claim = "real" if digit == "1" else "fake"
+            raise PreprocessingError(f"line {number} of {file} calls {place} {claim}, its folder does not; get the official list")
+        table[place] = FOLDERS[folder]
+    return table
+
+
+def _identity(folder: str, stem: str) -> str:
+    # "id0_0003" -> id0, "id0_id1_0003" -> id0_id1 (target_source); a YouTube video is its own person.
+    return stem if folder == "YouTube-real" or "_" not in stem else stem.rpartition("_")[0]
