@@ -78,7 +78,9 @@ class TrainData(Strict):
     """Where training and validation faces come from."""
 
     store: str = Field(description="path of a store; relative to the data folder (--data)")
-    methods: tuple[str, ...] = Field(min_length=1, description="forgery methods; each is one domain; real faces always belong to it")
+    methods: tuple[str, ...] = Field(
+        min_length=1, description="forgery methods; each is one domain; real faces always belong to it"
+    )
     frames: int | None = Field(None, ge=1, description="at most so many faces of each video, evenly picked; None takes all")
     train_split: str = "train"
     val_split: str = "val"
@@ -102,7 +104,9 @@ class Protocol(Strict):
     name: Literal["strict"] = "strict"
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2, description="faces in one step, over all domains; each domain has as many real as fake ones")
-    micro_batch: int | None = Field(None, ge=1, description="at most so many faces in one forward pass; None: the whole step at once")
+    micro_batch: int | None = Field(
+        None, ge=1, description="at most so many faces in one forward pass; None: the whole step at once"
+    )
     evaluations_per_epoch: int = Field(1, ge=1)
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -245,7 +249,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+0123456789."),
 )
 

@@ -54,13 +54,17 @@ class CachedImages:
                     self._fill(store, path, shape, progress)
         except OSError as error:
             raise ConfigError(f"cannot write the cache of decoded faces in {folder}: {error.strerror or error}") from error
-        self.images: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r", shape=shape) if count else np.empty(shape, np.uint8)
+        self.images: NDArray[np.uint8] = (
+            np.memmap(path, dtype=np.uint8, mode="r", shape=shape) if count else np.empty(shape, np.uint8)
+        )
 
     @staticmethod
     def _fill(store: FaceStore, path: Path, shape: tuple[int, int, int, int], progress: Progress | None) -> None:
         need, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
         if need > free:
-            raise ConfigError(f"{path.parent} needs {need / 1e9:.1f} GB for decoded faces and has {free / 1e9:.1f} GB free; make room")
+            raise ConfigError(
+                f"{path.parent} needs {need / 1e9:.1f} GB for decoded faces and has {free / 1e9:.1f} GB free; make room"
+            )
         part = path.with_suffix(".part")
         with part.open("wb") as file:
             for done, key in enumerate(store.manifest["key"], start=1):
@@ -103,7 +107,9 @@ class FaceFrames:
         return faces.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def choose(manifest: pd.DataFrame, store: str, methods: Sequence[str] | None, split: str, frames: int | None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def choose(
+    manifest: pd.DataFrame, store: str, methods: Sequence[str] | None, split: str, frames: int | None
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of a manifest that a cell asks for, real faces included, and the forgery methods in their order.
 
     Args:
@@ -128,7 +134,13 @@ def choose(manifest: pd.DataFrame, store: str, methods: Sequence[str] | None, sp
             splits = sorted(set(manifest.loc[manifest["method"] == method, "split"]))
             raise ConfigError(
                 f"store {store} has no '{method}' faces in split '{split}'"
-                + (f"; it has them in {', '.join(splits)}" if splits else "; training and testing need real faces too" if method == REAL else "")
+                + (
+                    f"; it has them in {', '.join(splits)}"
+                    if splits
+                    else "; training and testing need real faces too"
+                    if method == REAL
+                    else ""
+                )
             )
     if frames is not None:
         groups = rows.groupby(["dataset", "method", "video"], sort=False, observed=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing as mp
 import os
 import queue
@@ -18,6 +17,7 @@ from typing import Any
 from benchmark.config import Cell, ConfigError, Grid
 from optimizers.registry import RegistryError
 from preprocessing.errors import PreprocessingError
+from results.index import GridFile, WantedCell, WantedTest, save_failure
 from results.record import RecordError
 
 ATTEMPTS = 2
@@ -51,14 +51,12 @@ class Outcome:
 def write_index(grid: Grid, folder: Path) -> None:
     """`grid.json`: what the grid wants, so that tables can show what is missing. Cells of an earlier version of the grid stay on disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    cells = [
-        {"id": c.id, "detector": c.detector.title, "optimizer": c.optimizer.title, "optimizer_name": c.optimizer.name, "seed": c.seed}
+    wanted = [
+        WantedCell(id=c.id, detector=c.detector.title, optimizer=c.optimizer.title, seed=c.seed, optimizer_name=c.optimizer.name)
         for c in grid.cells()
     ]
-    content = {"format": 1, "name": grid.name, "title": grid.title, "tests": [t.model_dump(mode="json") for t in grid.tests], "cells": cells}
-    part = folder / "grid.json.part"
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / "grid.json")
+    tests = tuple(WantedTest(name=t.name, role=t.role) for t in grid.tests)
+    GridFile(name=grid.name, title=grid.title, tests=tests, cells=tuple(wanted)).save(folder / "grid.json")
 
 
 def run_cells(
@@ -95,7 +93,14 @@ def run_cells(
 
 class _Pool:
     def __init__(
-        self, todo: list[Cell], folder: Path, data: Path, device: str, workers: int, on_event: Callable[[Event], None], outcome: Outcome
+        self,
+        todo: list[Cell],
+        folder: Path,
+        data: Path,
+        device: str,
+        workers: int,
+        on_event: Callable[[Event], None],
+        outcome: Outcome,
     ) -> None:
         self.folder, self.data, self.device, self.on_event, self.outcome = folder, data, device, on_event, outcome
         self.workers = min(workers, len(todo))
@@ -158,7 +163,7 @@ class _Pool:
     def _fail(self, cell: Cell, reason: str) -> None:
         target = self.folder / cell.id
         target.mkdir(parents=True, exist_ok=True)
-        (target / "failure.json").write_text(json.dumps({"reason": reason}) + "\n", encoding="utf-8")
+        save_failure(target / "failure.json", reason)
         self.outcome.failed[cell.id] = reason
         self.on_event(Event(cell.id, "failed", reason=reason))
 

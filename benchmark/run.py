@@ -30,7 +30,7 @@ from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from preprocessing.store import FaceStore
-from results.record import FORMAT, DetectorEntry, Measure, OptimizerEntry, Provenance, Record
+from results.record import FORMAT, DetectorUsed, Measure, OptimizerUsed, Provenance, Record
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
@@ -44,7 +44,9 @@ def open_stores(cell: Cell, data: Path) -> dict[str, FaceStore]:
     return {name: FaceStore(data / name) for name in cell.stores()}
 
 
-def select(cell: Cell, stores: dict[str, FaceStore]) -> tuple[tuple[pd.DataFrame, tuple[str, ...]], dict[str, tuple[pd.DataFrame, tuple[str, ...]]]]:
+def select(
+    cell: Cell, stores: dict[str, FaceStore]
+) -> tuple[tuple[pd.DataFrame, tuple[str, ...]], dict[str, tuple[pd.DataFrame, tuple[str, ...]]]]:
     """The rows that the cell trains on, and those of each evaluation set (`val` and the tests), with their methods.
 
     Raises:
@@ -97,6 +99,7 @@ class _Run:
     def __init__(self, cell: Cell, folder: Path, data: Path, device: str, report: Report, should_stop: Callable[[], bool]) -> None:
         self.cell, self.folder, self.device = cell, folder, device
         self.report, self.should_stop = report, should_stop
+        self.begun = datetime.now(timezone.utc)
         self.started, self.seconds_before = time.monotonic(), 0.0
         self.stores = open_stores(cell, data)
         self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
@@ -137,17 +140,27 @@ class _Run:
         training = FaceFrames(rows, methods, images[cell.train.store])
         p = cell.protocol
         self.plan = Plan(
-            p.epochs, BalancedBatches(training, p.batch_size, cell.seed), p.evaluations_per_epoch, cell.seed, p.augment, p.precision, p.micro_batch
+            p.epochs,
+            BalancedBatches(training, p.batch_size, cell.seed),
+            p.evaluations_per_epoch,
+            cell.seed,
+            p.augment,
+            p.precision,
+            p.micro_batch,
         )
         rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
         sets = [("val", "val", "source-val", cell.train.store), *((t.name, "test", t.role, t.store) for t in cell.tests)]
-        self.sets = [EvaluationSet(name, split, role, FaceFrames(*evaluated[name], images[store])) for name, split, role, store in sets]
+        self.sets = [
+            EvaluationSet(name, split, role, FaceFrames(*evaluated[name], images[store])) for name, split, role, store in sets
+        ]
 
     def _images(self, name: str) -> Any:
-        return CachedImages(self.stores[name], self.detector.size, lambda done, total: self.report(f"decode {name}", done, total)).images
+        return CachedImages(
+            self.stores[name], self.detector.size, lambda done, total: self.report(f"decode {name}", done, total)
+        ).images
 
     def _resume(self) -> int:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
@@ -168,7 +181,7 @@ class _Run:
         self.measures = [Measure.model_validate(m) for m in state["measures"]]
         self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
         self.pending = [torch.tensor(loss, dtype=torch.float64) for loss in state["pending"]]
-        self.seconds_before = state["seconds"]
+        self.begun, self.seconds_before = datetime.fromisoformat(state["begun"]), state["seconds"]
         return int(state["step"])
 
     def _same_stores(self, then: dict[str, str], path: Path) -> None:
@@ -193,6 +206,7 @@ class _Run:
                 "measures": [m.model_dump(mode="json") for m in self.measures],
                 "curve": self.curve,
                 "pending": [float(loss) for loss in self.pending],
+                "begun": self.begun.isoformat(),
                 "seconds": self._seconds(),
             },
         )
@@ -213,14 +227,18 @@ class _Run:
     def _evaluate(self, step: int) -> None:
         loss = float(torch.stack([p.double().cpu() for p in self.pending]).mean())
         if not torch.isfinite(torch.tensor(loss)):
-            raise Diverged(f"the loss is not finite after step {step} of {self.plan.steps}; take a lower learning rate or clip the gradient")
+            raise Diverged(
+                f"the loss is not finite after step {step} of {self.plan.steps}; take a lower learning rate or clip the gradient"
+            )
         self.pending = []
         self.curve.append((step, loss))
         self.writer.add_scalar("loss", loss, step)
         epoch = step / self.plan.batches.steps
         scored = []
         for s in self.sets:
-            scores = score(self.detector, s.frames, progress=lambda done, total, s=s: self.report(f"evaluate {s.name}", done, total))
+            scores = score(
+                self.detector, s.frames, progress=lambda done, total, s=s: self.report(f"evaluate {s.name}", done, total)
+            )
             found = measures(scores, s, epoch, step)
             self.measures += found
             for m in found:
@@ -237,17 +255,19 @@ class _Run:
         """Join the scores of all evaluation points and say what was done, with what, where."""
         parts = self.folder / "scores"
         steps = sorted({m.step for m in self.measures})
-        _write_parquet(pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True), self.folder / "scores.parquet")
+        _write_parquet(
+            pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True),
+            self.folder / "scores.parquet",
+        )
         cell = self.cell
         head, dirty = provenance.commit()
         seconds = self._seconds()
-        now = datetime.now(timezone.utc)
         return Record(
             format=FORMAT,
             grid=cell.grid,
             cell=cell.id,
-            detector=DetectorEntry(name=cell.detector.name, label=cell.detector.title, settings=cell.detector.settings),
-            optimizer=OptimizerEntry(
+            detector=DetectorUsed(name=cell.detector.name, label=cell.detector.title, settings=cell.detector.settings),
+            optimizer=OptimizerUsed(
                 name=cell.optimizer.name,
                 label=cell.optimizer.title,
                 settings=cell.optimizer.settings,
@@ -257,10 +277,10 @@ class _Run:
             seed=cell.seed,
             protocol=cell.protocol.model_dump(mode="json"),
             data={"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
-            parameters=sum(p.numel() for p in self.detector.parameters()),
+            parameters=sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
             steps=self.plan.steps,
-            measures=self.measures,
-            losses=self.curve,
+            measures=tuple(self.measures),
+            losses=tuple(self.curve),
             provenance=Provenance(
                 version=provenance.own_version(),
                 code=provenance.code_hash(),
@@ -275,7 +295,8 @@ class _Run:
                 packages=provenance.package_versions(),
                 stores=self.fingerprints,
                 deterministic=not self.device.startswith("cuda"),
-                finished=now.isoformat(timespec="seconds"),
+                started=self.begun,
+                finished=datetime.now(timezone.utc),
                 seconds=seconds,
             ),
         )

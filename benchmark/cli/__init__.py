@@ -1,0 +1,61 @@
+"""The command line. Commands are grouped as a newcomer meets them; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from benchmark.cli import data, experiments, reference, results
+from benchmark.cli.console import errors
+
+app = typer.Typer(
+    name="dfgrid",
+    help="Deepfake detection benchmark: from raw videos to the optimizer x backbone table, with numbers that can be recomputed.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+START, DATA, RUN, RESULTS, REFERENCE = "Start here", "Data", "Experiments", "Results", "What there is"
+
+app.command(rich_help_panel=START)(experiments.demo)
+app.command(rich_help_panel=DATA)(data.synth)
+app.command(rich_help_panel=DATA)(data.preprocess)
+app.add_typer(data.store_app, name="store", rich_help_panel=DATA)
+app.add_typer(experiments.grid_app, name="grid", rich_help_panel=RUN)
+app.command(rich_help_panel=RUN)(experiments.train)
+app.command(rich_help_panel=RUN)(experiments.evaluate)
+app.command(rich_help_panel=RESULTS)(results.table)
+app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
+
+
+def main() -> None:
+    """Run `dfgrid`. A user's mistake is one sentence and exit code 2; DFGRID_TRACEBACK=1 shows where it was noticed."""
+    from benchmark.launch import MISTAKES
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        errors.print("Stopped. What is done is kept; run the same command to go on.")
+        sys.exit(130)
+    except MISTAKES as error:
+        if os.environ.get("DFGRID_TRACEBACK"):
+            raise
+        errors.print(f"[bold red]Error:[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        # The disk or its rights, not our code: a file that cannot be read or written.
+        if error.filename is None or os.environ.get("DFGRID_TRACEBACK"):
+            raise
+        errors.print(f"[bold red]Error:[/] {_plain(error.filename)}: {error.strerror}", soft_wrap=True)
+        sys.exit(2)
+
+
+def _plain(text: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(text))

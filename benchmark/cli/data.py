@@ -1,0 +1,135 @@
+"""`dfgrid synth`, `preprocess` and `store`: from nothing, or from videos, to a store of aligned faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from benchmark.cli.console import console, errors, progress
+
+store_app = typer.Typer(help="What is in a store of faces; verify it; look at it.", no_args_is_help=True)
+
+Workers = Annotated[int, typer.Option(min=1, help="Worker processes.")]
+
+
+def run_synth(out: Path, style: str, identities: int, frames: int, seed: int, workers: int) -> None:
+    """Draw the mini dataset, with a progress bar."""
+    from preprocessing.synthetic import draw_dataset, plan
+
+    with progress() as bar:
+        task = bar.add_task(f"draw {style}", total=len(plan(style, identities)), unit="video")
+        summary = draw_dataset(
+            out, style=style, identities=identities, frames=frames, seed=seed, workers=workers, on_video=lambda _: bar.advance(task)
+        )
+    if summary.drawn:
+        console.print(f"{out}: {summary.drawn} videos drawn, {summary.kept} were there already")
+    else:
+        console.print(f"{out}: nothing to draw, all {summary.kept} videos are there")
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to draw into.")],
+    style: Annotated[
+        str, typer.Option(help="mini-a: FaceForensics++'s layout, four forgeries. mini-b: Celeb-DF's layout, one.")
+    ] = "mini-a",
+    identities: Annotated[int, typer.Option(min=4, help="Drawn people; mini-a's people are paired, so take an even number.")] = 112,
+    frames: Annotated[int, typer.Option(min=1, help="Frames per video.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same videos.")] = 0,
+    workers: Workers = 2,
+) -> None:
+    """Draw the built-in mini dataset: people that do not exist, and forgeries of them, as real H.264 files."""
+    run_synth(out, style, identities, frames, seed, workers)
+
+
+def run_preprocess(source: Path, layout: str, out: Path, name: str | None, compression: str, settings: Any, workers: int) -> Any:
+    """Videos to a store, with a progress bar; videos that fail are named and the rest goes on."""
+    from preprocessing.layouts import read_layout
+    from preprocessing.pipeline import preprocess as preprocess_videos
+
+    videos = read_layout(source, layout=layout, name=name, compression=compression)
+    with progress() as bar:
+        task = bar.add_task(f"faces of {name or source.name}", total=len(videos), unit="video")
+
+        def on_video(report: Any) -> None:
+            bar.advance(task)
+            if report.error:
+                errors.print(f"[yellow]skipped[/] {report.video.path}: {report.error}", soft_wrap=True)
+
+        summary = preprocess_videos(videos, out, settings, workers=workers, on_video=on_video)
+    return summary
+
+
+def preprocess(
+    source: Annotated[Path, typer.Argument(help="A dataset's folder, or any folder of videos.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write; a store that is there half-way is continued.")],
+    layout: Annotated[
+        str, typer.Option(help="The dataset's folder layout (see: dfgrid list datasets); auto looks at the folder.")
+    ] = "auto",
+    name: Annotated[str | None, typer.Option(help="What to call the dataset, where the layout's own name is not right.")] = None,
+    compression: Annotated[str, typer.Option(help="FaceForensics++'s compression: raw, c23 or c40.")] = "c23",
+    frames: Annotated[int, typer.Option(min=1, help="Frames sampled from each video, evenly spread.")] = 32,
+    predictor: Annotated[
+        Path | None, typer.Option(help="A dlib landmark model; default: the 68-point model that comes with dfgrid.")
+    ] = None,
+    workers: Workers = 1,
+) -> None:
+    """Sample frames, find and align faces, and write them to a store."""
+    from preprocessing.pipeline import Settings
+
+    summary = run_preprocess(source, layout, out, name, compression, Settings(frames=frames, predictor=predictor), workers)
+    for line in summary.lines():
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@store_app.command("info")
+def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
+    """What is in a store: counts by method and split, settings, fingerprint."""
+    from preprocessing.store import FaceStore
+
+    with FaceStore(store) as faces:
+        console.print(f"[bold]{store}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
+        for key, value in faces.info.items():
+            if key != "fingerprint":
+                console.print(f"  {key}: {value}", markup=False, soft_wrap=True)
+        counts = faces.manifest.groupby(["dataset", "compression", "method", "split"], observed=True)
+        table = Table("dataset", "compression", "method", "split", "videos", "faces")
+        for group, rows in counts:
+            table.add_row(*map(str, group), str(rows["video"].nunique()), str(len(rows)))
+        console.print(table)
+        console.print(
+            "sampled frames: " + ", ".join(f"{n} {status}" for status, n in faces.ledger["status"].value_counts().items())
+        )
+
+
+@store_app.command("verify")
+def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
+    """Read every face and compare the store with its fingerprint; exit code 1 where they differ."""
+    from preprocessing.store import FaceStore
+
+    with FaceStore(store) as faces, progress() as bar:
+        task = bar.add_task("verify", total=len(faces.manifest), unit="face")
+        problems = faces.verify(on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    for problem in problems:
+        errors.print(f"[red]{problem}[/]", soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
+    console.print(f"{store}: every face reads back, and the content has the fingerprint {faces.fingerprint}", soft_wrap=True)
+
+
+@store_app.command("sheet")
+def sheet(
+    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The PNG to write; default: STORE/sheet.png.")] = None,
+    landmarks: Annotated[bool, typer.Option(help="Draw the landmarks.")] = False,
+) -> None:
+    """A contact sheet: a row a video, a picture a sampled frame, gaps where there was no face."""
+    from preprocessing.sheet import contact_sheet
+    from preprocessing.store import FaceStore
+
+    path = out or store / "sheet.png"
+    with FaceStore(store) as faces:
+        contact_sheet(faces, path, landmarks=landmarks)
+    console.print(f"wrote {path}", soft_wrap=True)

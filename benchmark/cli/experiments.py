@@ -1,0 +1,350 @@
+"""`dfgrid demo`, `grid`, `train` and `evaluate`: running cells and looking at how they are doing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.cli.console import console, errors, progress
+from benchmark.cli.reference import Plugins, load
+
+grid_app = typer.Typer(help="Run a grid of detectors x optimizers x seeds; see how far it is.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option("--data", envvar="DFGRID_DATA", help="Folder that the stores of a grid are relative to.")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="DFGRID_RUNS", help="Folder for runs.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Workers = Annotated[int, typer.Option(min=1, help="Cells that run at the same time, each in a process of its own.")]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", help="Run only cells whose detector or optimizer is this; may be given often.")
+]
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have."""
+    import torch
+
+    from benchmark.config import ConfigError
+
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"unknown device '{device}': take cpu, cuda or cuda:N")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device '{device}' is not there: torch sees no CUDA GPU; take --device cpu")
+    if ":" in device and int(device.split(":")[1]) >= torch.cuda.device_count():
+        raise ConfigError(f"device '{device}' is not there: torch sees {torch.cuda.device_count()} GPU(s), counted from 0")
+
+
+def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
+    """The cells whose detector or optimizer is named in `only`; with names of both kinds, both must fit."""
+    from benchmark.config import ConfigError
+    from optimizers.registry import did_you_mean
+
+    if not only:
+        return cells
+    detectors, optimizers = {c.detector.title for c in cells}, {c.optimizer.title for c in cells}
+    for name in only:
+        if name not in detectors | optimizers:
+            raise ConfigError(
+                f"--only {name}: this grid has no such detector or optimizer, {did_you_mean(name, detectors | optimizers)}"
+            )
+    d, o = set(only) & detectors, set(only) & optimizers
+    return [c for c in cells if (not d or c.detector.title in d) and (not o or c.optimizer.title in o)]
+
+
+def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only: list[str] | None = None) -> Any:
+    """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
+    from benchmark.config import ConfigError
+    from benchmark.data import BalancedBatches, FaceFrames
+    from benchmark.launch import Event, run_cells, write_index
+    from benchmark.run import open_stores, select
+
+    check_device(device)
+    cells = chosen(grid.cells(), only)
+    stores = open_stores(cells[0], data)
+    (rows, methods), _ = select(cells[0], stores)
+    empty: Any = None  # the pixels do not matter for counting steps
+    steps = BalancedBatches(FaceFrames(rows, methods, empty), grid.protocol.batch_size, 0).steps * grid.protocol.epochs
+    folder = runs / grid.name
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another folder with --runs")
+    write_index(grid, folder)
+    todo = [c for c in cells if not (folder / c.id / "record.json").exists()]
+    if not todo:
+        console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
+        return None
+    names = {c.id: f"{c.detector.title} / {c.optimizer.title} / seed {c.seed}" for c in cells}
+    with progress() as bar:
+        whole = bar.add_task(f"{grid.name}: {len(todo)} cells", total=steps * len(todo), unit="step")
+        tasks: dict[str, Any] = {}
+        trained: dict[str, int] = {}
+
+        def on_event(event: Event) -> None:
+            if event.stage in ("finished", "failed", "stopped"):
+                if event.cell in tasks:
+                    bar.remove_task(tasks.pop(event.cell))
+                if event.stage == "finished":
+                    bar.console.print(f"[green]done[/]    {escape(names[event.cell])}")
+                    trained[event.cell] = steps
+                elif event.stage == "failed":
+                    bar.console.print(f"[red]failed[/]  {escape(names[event.cell])}: {escape(event.reason)}", soft_wrap=True)
+                    trained[event.cell] = steps
+                else:
+                    bar.console.print(f"[yellow]stopped[/] {escape(names[event.cell])}")
+            else:
+                if event.cell not in tasks:
+                    tasks[event.cell] = bar.add_task("", total=steps, unit="step")
+                unit = "step" if event.stage == "train" else "face"
+                bar.update(
+                    tasks[event.cell],
+                    description=f"  {names[event.cell]}: {event.stage}",
+                    completed=event.done,
+                    total=event.total,
+                    unit=unit,
+                )
+                if event.stage == "train":
+                    trained[event.cell] = event.done
+            bar.update(whole, completed=sum(trained.values()))
+
+        outcome = run_cells(cells, folder, data, device, workers, on_event)
+    if outcome.skipped:
+        console.print(f"{len(outcome.skipped)} cells were done already")
+    if outcome.failed:
+        errors.print(f"[red]{len(outcome.failed)} of {len(cells)} cells failed[/]; their reasons stand in the table")
+    return outcome
+
+
+def finish(outcome: Any) -> None:
+    """Exit code of a command that ran cells: 130 if stopped, 1 if a cell failed."""
+    if outcome is not None and outcome.stopped:
+        errors.print("Stopped; checkpoints are written. Run the same command to go on.")
+        raise typer.Exit(130)
+    if outcome is not None and outcome.failed:
+        raise typer.Exit(1)
+
+
+@grid_app.command("run")
+def grid_run(
+    grid: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a grid that comes with dfgrid (see: dfgrid list grids).")
+    ],
+    runs: Runs = Path("runs"),
+    data: Data = Path("data"),
+    device: Device = "cpu",
+    workers: Workers = 1,
+    only: Only = None,
+    plugin: Plugins = None,
+) -> None:
+    """Run every cell that is not done yet. Ctrl-C stops after a checkpoint; the same command goes on."""
+    from benchmark.config import load_grid
+
+    loaded = load_grid(grid, plugins=[str(p) for p in plugin or []])
+    outcome = run_grid(loaded, runs, data, device, workers, only)
+    console.print(f"Now see: dfgrid table {loaded.name}" + ("" if runs == Path("runs") else f" --runs {runs}"), soft_wrap=True)
+    finish(outcome)
+
+
+@grid_app.command("status")
+def grid_status(grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")], runs: Runs = Path("runs")) -> None:
+    """Which cells are done, and why the others are not."""
+    from results.index import GridIndex
+
+    index = GridIndex.read(runs / grid)
+    table = Table("cell", "state", "time")
+    for cell in index.grid.cells:
+        if cell.id in index.records:
+            table.add_row(cell.id, "[green]done[/]", f"{index.records[cell.id].provenance.seconds:.0f} s")
+        else:
+            table.add_row(cell.id, escape(index.reasons[cell.id]), "")
+    console.print(table)
+    console.print(f"{len(index.records)} of {len(index.grid.cells)} cells done")
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`key=value` with the value as YAML."""
+    import yaml
+
+    from benchmark.config import ConfigError
+
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text}: write key=value")
+    try:
+        number = float(value)
+        return key, int(value) if re.fullmatch(r"[-+]?\d+", value) else number
+    except ValueError:
+        return key, yaml.safe_load(value)
+
+
+def train(
+    detector: Annotated[str, typer.Option(help="Registry name.")],
+    optimizer: Annotated[str, typer.Option(help="Registry name.")],
+    store: Annotated[Path, typer.Option(help="Store to train and validate on.")],
+    method: Annotated[list[str], typer.Option("--method", help="Forgery method to train on; give it once per method.")],
+    test: Annotated[
+        list[Path] | None, typer.Option("--test", help="Store to test on (all its methods); may be given often.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option("--held-out", help="Method of the training store to test on; may be given often.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base optimizer: sgd or adam; default: the rule's own.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the base optimizer.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value: detector.size=64, optimizer.rho=0.1 or protocol.augment=flip.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    batch_size: Annotated[int, typer.Option(min=2, help="Faces in a step: a multiple of twice the number of methods.")] = 32,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    runs: Runs = Path("runs"),
+    device: Device = "cpu",
+    plugin: Plugins = None,
+) -> None:
+    """Train and test one cell without a grid file."""
+    from benchmark.config import ConfigError, Grid, parse
+
+    plugins = load(plugin)
+    groups: dict[str, dict[str, Any]] = {"detector": {}, "optimizer": {}, "protocol": {}, "base": {}}
+    for text in setting or []:
+        key, value = parse_setting(text)
+        group, _, name = key.partition(".")
+        if group not in groups or not name:
+            raise ConfigError(f"--set {text}: the key must start with detector., optimizer., protocol. or base.")
+        groups[group][name] = value
+    if lr is not None:
+        groups["base"]["lr"] = lr
+    home = str(store.resolve())
+    tests: list[dict[str, Any]] = [{"name": "in-domain", "store": home, "methods": method, "role": "in-domain"}]
+    tests += [{"name": m, "store": home, "methods": [m], "role": "held-out"} for m in held_out or []]
+    tests += [{"name": t.name, "store": str(t.resolve()), "role": "cross-dataset"} for t in test or []]
+    rule: dict[str, Any] = {"name": optimizer, **groups["optimizer"]}
+    if base is not None or groups["base"]:
+        from optimizers import OPTIMIZERS
+
+        rule["base"] = {"name": base or OPTIMIZERS.get(optimizer).base, **groups["base"]}
+    content = {
+        "name": "train",
+        "title": "Single cells",
+        "train": {"store": home, "methods": method},
+        "tests": tests,
+        "detectors": [{"name": detector, **groups["detector"]}],
+        "optimizers": [rule],
+        "seeds": [seed],
+        "protocol": {"epochs": epochs, "batch_size": batch_size, **groups["protocol"]},
+        "plugins": plugins,
+    }
+    grid = parse(Grid, content, "dfgrid train")
+    outcome = run_grid(grid, runs, Path(), device, 1)
+    finish(outcome)
+    show_measures(runs / "train" / grid.cells()[0].id)
+
+
+def show_measures(folder: Path) -> None:
+    """The last evaluation of a finished cell."""
+    from results.record import Record
+
+    record = Record.load(folder / "record.json")
+    table = Table(
+        "set", "role", "level", "real", "fake", "AUC", "ACC", "AP", "EER", "log loss", title=str(folder), title_justify="left"
+    )
+    for m in record.measures:
+        if m.step == record.steps:
+            values = ("-" if v is None else f"{v:.4f}" for v in (m.auc, m.acc, m.ap, m.eer, m.log_loss))
+            table.add_row(m.test, m.role, m.level, str(m.n_real), str(m.n_fake), *values)
+    console.print(table)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.pt of dfgrid.")],
+    stores: Annotated[list[Path], typer.Argument(help="Stores to score.")],
+    split: Annotated[str, typer.Option(help="train, val, test, none (datasets without splits), or all.")] = "test",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Parquet file for every face's score.")] = None,
+    device: Device = "cpu",
+    plugin: Plugins = None,
+) -> None:
+    """Score stores with a trained checkpoint: metrics per frame and per video, and every face's score."""
+    import pandas as pd
+
+    from benchmark.checkpoint import load as load_checkpoint
+    from benchmark.data import CachedImages, FaceFrames
+    from benchmark.evaluate import score
+    from benchmark.metrics import METRICS, measure, per_video
+    from detectors import DETECTORS
+    from preprocessing.store import FaceStore
+
+    load(plugin)
+    check_device(device)
+    state = load_checkpoint(checkpoint)
+    spec = dict(state["cell"]["detector"])
+    name = spec.pop("name")
+    spec.pop("label", None)
+    detector = DETECTORS.build(name, **{**spec, **({"weights": "none"} if "weights" in spec else {})})
+    detector.load_state_dict(state["detector"])
+    detector.to(device)
+    table = Table(
+        "store", "method", "level", "real", "fake", *METRICS, title=f"{checkpoint} at step {state['step']}", title_justify="left"
+    )
+    scored = []
+    for path in stores:
+        with FaceStore(path) as store, progress() as bar:
+            task = bar.add_task(f"decode {path.name}", total=None, unit="face")
+
+            def show(done: int, total: int, bar: Any = bar, task: Any = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            images = CachedImages(store, detector.size, show).images
+            rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
+            rows = rows if split == "all" else rows[rows["split"] == split]
+            if rows.empty:
+                from benchmark.config import ConfigError
+
+                there = sorted(set(store.manifest["split"]))
+                raise ConfigError(f"store {path} has no faces in split '{split}'; it has {', '.join(there)} (or take --split all)")
+            frames = FaceFrames(rows.assign(domain=-1).reset_index(drop=True), (), images)
+            bar.update(task, description=f"score {path.name}", completed=0)
+            scores = score(detector, frames, progress=show)
+        methods = [m for m in sorted(set(scores["method"])) if m != "real"]
+        for method in ["all", *methods] if len(methods) > 1 else ["all"]:
+            part = scores if method == "all" else scores[scores["method"].isin([method, "real"])]
+            for level, values in (("frame", part), ("video", per_video(part))):
+                labels = values["label"].to_numpy("int64")
+                found, undefined = measure(labels, values["score"].to_numpy("float64"))
+                cells = (f"{v:.4f}" if v is not None else undefined[m] for m, v in found.items())
+                table.add_row(path.name, method, level, str((labels == 0).sum()), str((labels == 1).sum()), *cells)
+        scored.append(scores.assign(store=path.name))
+    console.print(table)
+    if out is not None:
+        pd.concat(scored, ignore_index=True).to_parquet(out, index=False)
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+def demo(
+    data: Data = Path("data"),
+    runs: Runs = Path("runs"),
+    workers: Workers = 2,
+    device: Device = "cpu",
+) -> None:
+    """The whole road on the mini dataset: draw, preprocess, train and evaluate the demo grid, print its table."""
+    from benchmark.cli.data import run_preprocess, run_synth
+    from benchmark.cli.results import show_table
+    from benchmark.config import load_grid
+    from preprocessing.pipeline import Settings
+
+    frames = 6
+    console.rule("1  Draw the mini dataset")
+    run_synth(data / "mini-a", "mini-a", 112, frames, 0, workers)
+    run_synth(data / "mini-b", "mini-b", 40, frames, 0, workers)
+    console.rule("2  Find, align and store faces")
+    for name, layout in (("mini-a", "faceforensics++"), ("mini-b", "celeb-df-v2")):
+        summary = run_preprocess(data / name, layout, data / "stores" / name, name, "c23", Settings(frames=frames), workers)
+        for line in summary.lines():
+            console.print(line, markup=False, soft_wrap=True)
+    console.rule("3  Train and evaluate")
+    outcome = run_grid(load_grid("demo"), runs, data, device, workers)
+    if outcome is not None and outcome.stopped:
+        finish(outcome)
+    console.rule("4  The table")
+    show_table(runs / "demo")
+    finish(outcome)
