@@ -1,0 +1,1 @@
+"""Everything meets here: grids, data, training, evaluation, the command line."""

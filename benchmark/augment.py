@@ -1,4 +1,4 @@
-"""Augmentation: presets by name, drawn per (seed, epoch, position in the epoch), so workers and batch splits do not change a pixel."""
+"""Augmentation: presets by name, drawn per (seed, epoch, step), so that workers and micro-batches do not change a pixel."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class DetectorSpec(Named):
 
 
 class OptimizerSpec(Named):
-    """A rule, its settings, and the base optimizer that spends its gradient (a key of the grid's `bases`, or a name with settings)."""
+    """A rule, its settings, and the base optimizer that spends its gradient (a name, or a name with settings)."""
 
     label: str = ""
     base: str | dict[str, Any] | None = None
@@ -263,7 +263,7 @@ def read_yaml(path: Path) -> Any:
         ConfigError: missing, unreadable or not YAML; names file and line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 class CachedImages:
     """Decoded faces of a store at one size, in the order of its manifest: a memory map that all processes share.
 
-    The file is made once per store, content and size, beside the store. Faces are stored at 256 px; a smaller size is cv2's INTER_AREA.
+    The file is made once per store, content and size, in the store's folder.
 
     Args:
         store: the store.

@@ -49,7 +49,7 @@ class Outcome:
 
 
 def write_index(grid: Grid, folder: Path) -> None:
-    """`grid.json`: what the grid wants, so that tables can show what is missing. Cells of an earlier version of the grid stay on disk."""
+    """Write `grid.json`: what the grid wants, so that tables can show what is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [
         WantedCell(id=c.id, detector=c.detector.title, optimizer=c.optimizer.title, seed=c.seed, optimizer_name=c.optimizer.name)

@@ -13,10 +13,18 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("benchmark", "detectors", "optimizers")
-"""The folders whose code a cell's numbers depend on, once its stores are made (their fingerprints name those). The command line is left out."""
+"""The folders whose code a cell's numbers depend on once its stores are made (their fingerprints name those)."""
 PACKAGES = (
-    "torch", "torchvision", "efficientnet-pytorch", "pretrainedmodels", "numpy", "pandas", "scikit-learn", "scipy", "opencv-python-headless",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "efficientnet-pytorch",
+    "pretrainedmodels",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "opencv-python-headless",
+)
 
 
 @lru_cache(maxsize=1)

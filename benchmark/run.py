@@ -171,7 +171,8 @@ class _Run:
         self._same_stores(state["stores"], path)
         if state["code"] != provenance.code_hash():
             raise ConfigError(
-                f"{path} was written by other code than this; finish it with that code, or remove the folder {self.folder} to start again"
+                f"{path} was written by other code than this; finish it with that code, "
+                f"or remove the folder {self.folder} to start again"
             )
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -188,7 +189,8 @@ class _Run:
         changed = [name for name, fingerprint in self.fingerprints.items() if then.get(name) != fingerprint]
         if changed:
             raise ConfigError(
-                f"{path} was made from another content of store {changed[0]}; put that store back, or move the folder {self.folder} away"
+                f"{path} was made from another content of store {changed[0]}; "
+                f"put that store back, or move the folder {self.folder} away"
             )
 
     def _save(self, step: int) -> None:

@@ -35,15 +35,15 @@ app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
 
 def main() -> None:
     """Run `dfgrid`. A user's mistake is one sentence and exit code 2; DFGRID_TRACEBACK=1 shows where it was noticed."""
-    from benchmark.launch import MISTAKES
-
     try:
         app()
     except KeyboardInterrupt:
         errors.print("Stopped. What is done is kept; run the same command to go on.")
         sys.exit(130)
-    except MISTAKES as error:
-        if os.environ.get("DFGRID_TRACEBACK"):
+    except ValueError as error:
+        from benchmark.launch import MISTAKES
+
+        if not isinstance(error, MISTAKES) or os.environ.get("DFGRID_TRACEBACK"):
             raise
         errors.print(f"[bold red]Error:[/] {_plain(error)}", soft_wrap=True)
         sys.exit(2)

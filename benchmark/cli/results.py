@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli.console import console
 from benchmark.cli.experiments import Runs
 
 
