@@ -1,0 +1,38 @@
+"""What several test files share: a small drawn dataset that went the real road into stores, made once per test run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+torch.set_num_threads(1)
+
+IDENTITIES, FRAMES = 12, 2
+"""Drawn people of the small dataset, and frames in each of their videos."""
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with `mini-a` (videos) and `stores/mini-a`, `stores/mini-b`; shared by all test processes, so do not write to it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = shared / "data"
+    with FileLock(shared / "data.lock"):
+        if not (folder / "ready").exists():
+            _make(folder)
+            (folder / "ready").touch()
+    return folder
+
+
+def _make(folder: Path) -> None:
+    from preprocessing.layouts import read_layout
+    from preprocessing.pipeline import Settings, preprocess
+    from preprocessing.synthetic import draw_dataset
+
+    for style, identities, layout in (("mini-a", IDENTITIES, "faceforensics++"), ("mini-b", 6, "celeb-df-v2")):
+        draw_dataset(folder / style, style=style, identities=identities, frames=FRAMES, seed=3)
+        preprocess(read_layout(folder / style, layout=layout, name=style), folder / "stores" / style, Settings(frames=FRAMES))

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.augment import PRESETS, augment
+from benchmark.config import ConfigError
+from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, resize
+from preprocessing.store import FaceStore
+
+
+def manifest(counts: dict[str, int], frames: int = 2, split: str = "train") -> pd.DataFrame:
+    rows = [
+        {"dataset": "D", "method": method, "label": int(method != "real"), "split": split, "video": f"{v:03d}", "frame": f}
+        for method, videos in counts.items()
+        for v in range(videos)
+        for f in range(frames)
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(key=table["method"] + "/" + table["video"] + "/" + table["frame"].astype(str))
+
+
+def faces(counts: dict[str, int], size: int = 4) -> FaceFrames:
+    table = manifest(counts)
+    rows, methods = choose(table, "s", [m for m in counts if m != "real"], "train", None)
+    images = np.random.default_rng(0).integers(0, 256, (len(table), size, size, 3)).astype(np.uint8)
+    return FaceFrames(rows, methods, images)
+
+
+def test_every_step_holds_every_domain_with_both_classes() -> None:
+    batches = BalancedBatches(faces({"real": 7, "A": 5, "B": 3, "C": 4}), batch_size=12, seed=0)
+    for step in batches.epoch(0):
+        batch = batches.batch(step)
+        assert batch.images.shape == (12, 3, 4, 4)
+        for domain in range(3):
+            assert batch.labels[batch.domains == domain].tolist() == [0, 0, 1, 1]
+        rows = batches.frames.rows.iloc[step.reshape(-1)]
+        assert rows["label"].tolist() == batch.labels.tolist()
+        fake = batch.labels == 1
+        assert rows["domain"].to_numpy()[fake.numpy()].tolist() == batch.domains[fake].tolist()
+
+
+def test_an_epoch_shows_every_fake_of_the_largest_domain() -> None:
+    batches = BalancedBatches(faces({"real": 7, "A": 5, "B": 3}), batch_size=8, seed=0)
+    assert batches.steps == 5  # 10 frames of A, two in a step
+    order = batches.epoch(0)
+    assert sorted(order[:, 0, 1].reshape(-1)) == batches.fakes[0].tolist()
+    reals = order[:, :, 0].reshape(-1)
+    assert sorted(reals[:14]) == batches.reals.tolist()  # all are seen before one is repeated
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return BalancedBatches(faces({"real": 7, "A": 5}), 4, seed).epoch(epoch).reshape(-1).tolist()
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+
+
+def test_videos_of_one_name_have_different_ids() -> None:
+    batches = BalancedBatches(faces({"real": 1, "A": 1, "B": 1}), batch_size=4, seed=0)
+    batch = batches.batch(batches.epoch(0)[0])
+    assert len(set(batch.videos.tolist())) == 3
+
+
+def test_pixels_are_rgb_in_unit_range_and_exact() -> None:
+    f = faces({"real": 1, "A": 1})
+    pixels = f.pixels(np.array([2]))
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels[0].permute(1, 2, 0), torch.from_numpy(f.images[2]).float() / 255)
+
+
+def test_choosing_frames_is_even() -> None:
+    rows, _ = choose(manifest({"real": 1, "A": 1}, frames=10), "s", ["A"], "train", 3)
+    assert len(rows) == 6
+    picked = rows[rows["method"] == "A"]["frame"].tolist()
+    assert np.diff(picked).min() >= 3
+    rows, _ = choose(manifest({"real": 1, "A": 1}, frames=2), "s", ["A"], "train", 3)
+    assert len(rows) == 4
+
+
+def test_missing_methods_and_splits_are_named() -> None:
+    table = manifest({"real": 1, "A": 1})
+    with pytest.raises(ConfigError, match="store s has no faces of 'B'; it has A"):
+        choose(table, "s", ["B"], "train", None)
+    with pytest.raises(ConfigError, match="no 'A' faces in split 'test'; it has them in train"):
+        choose(table, "s", ["A"], "test", None)
+    with pytest.raises(ConfigError, match="need real faces too"):
+        choose(manifest({"A": 1}), "s", ["A"], "train", None)
+
+
+def test_the_cache_holds_the_stores_faces(data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(data / "stores" / "mini-b", tmp_path / "store")
+    with FaceStore(tmp_path / "store") as store:
+        calls: list[tuple[int, int]] = []
+        images = CachedImages(store, 64, lambda done, total: calls.append((done, total))).images
+        assert calls[-1] == (len(store.manifest), len(store.manifest))
+        keys = store.manifest["key"].tolist()
+        for i in (0, len(keys) - 1):
+            assert np.array_equal(images[i], resize(store.image(keys[i]), 64))
+        calls.clear()
+        again = CachedImages(store, 64, lambda done, total: calls.append((done, total))).images
+        assert not calls  # made once
+        assert np.array_equal(again, images)
+        assert np.array_equal(CachedImages(store, 256).images[0], store.image(keys[0]))  # no grey level is lost at full size
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_augmentation_keeps_shape_and_range_and_repeats(preset: str) -> None:
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    first = augment(preset, images, seed=1, epoch=2, step=3)
+    assert first.shape == images.shape
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert torch.equal(first, augment(preset, images, seed=1, epoch=2, step=3))
+    assert torch.equal(images, before)
+    if preset == "none":
+        assert torch.equal(first, images)
+    else:
+        assert not torch.equal(first, augment(preset, images, seed=1, epoch=2, step=4))
+        assert not torch.equal(first, augment(preset, images, seed=2, epoch=2, step=3))
