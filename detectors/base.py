@@ -63,9 +63,12 @@ class Detector(nn.Module):
     A subclass names the submodules whose channel statistics PIM may push (`shallow`), says in `size` how large the faces
     must be that it is given, and returns a `Prediction` from `forward`. `mean` and `std` are per RGB channel of
     images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the backbone's keys alone.
+    `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
+    and that no loss reaches.
     """
 
     shallow: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     size: int = 256
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
