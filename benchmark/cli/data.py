@@ -20,14 +20,11 @@ def run_synth(out: Path, style: str, identities: int, frames: int, seed: int, wo
     from preprocessing.synthetic import draw_dataset, plan
 
     with progress() as bar:
-        task = bar.add_task(f"draw {style}", total=len(plan(style, identities)), unit="video")
+        task = bar.add_task(f"draw {style}", total=len(plan(style, identities, out=out)), unit="video")
         summary = draw_dataset(
             out, style=style, identities=identities, frames=frames, seed=seed, workers=workers, on_video=lambda _: bar.advance(task)
         )
-    if summary.drawn:
-        console.print(f"{out}: {summary.drawn} videos drawn, {summary.kept} were there already")
-    else:
-        console.print(f"{out}: nothing to draw, all {summary.kept} videos are there")
+    console.print(str(summary), markup=False, soft_wrap=True)
 
 
 def synth(

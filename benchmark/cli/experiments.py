@@ -346,5 +346,5 @@ def demo(
     if outcome is not None and outcome.stopped:
         finish(outcome)
     console.rule("4  The table")
-    show_table(runs / "demo")
+    show_table(runs / "demo", beside=True)
     finish(outcome)

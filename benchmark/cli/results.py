@@ -7,14 +7,41 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli.console import console
 from benchmark.cli.experiments import Runs
 
 
-def show_table(folder: Path) -> None:
+def show_table(
+    folder: Path,
+    selection: str = "source_val",
+    metrics: list[str] | None = None,
+    tests: list[str] | None = None,
+    digits: int = 2,
+    beside: bool = False,
+) -> None:
     """Print a grid's table and write it to the grid's `tables/`."""
-    raise SystemExit
+    from results.index import GridIndex
+    from results.render import TerminalTable
+    from results.tables import build_table, write_tables
+
+    index = GridIndex.read(folder)
+    console.print(TerminalTable(build_table(index, selection, metrics, tests, digits, beside)))
+    files = write_tables(index, folder / "tables", selection, metrics, tests, digits, beside)
+    console.print(f"\nwrote {', '.join(str(f) for f in files)}", soft_wrap=True)
 
 
-def table(grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")], runs: Runs = Path("runs")) -> None:
+def table(
+    grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")],
+    runs: Runs = Path("runs"),
+    selection: Annotated[
+        str, typer.Option(help="Which checkpoint is reported: last, source_val, or the oracles best_per_test and top3_per_test.")
+    ] = "source_val",
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="auc, 'frame auc', 'video eer', ...; may be given often. Default: by role.")
+    ] = None,
+    test: Annotated[list[str] | None, typer.Option("--test", help="Only this test set; may be given often.")] = None,
+    digits: Annotated[int, typer.Option(min=0, max=6, help="Decimals.")] = 2,
+    beside: Annotated[bool, typer.Option(help="Add the numbers that the RoGA paper reports for these optimizers.")] = False,
+) -> None:
     """Optimizers as rows, backbones and metrics as columns; also written as CSV, LaTeX and Markdown."""
-    show_table(runs / grid)
+    show_table(runs / grid, selection, metric, test, digits, beside)
