@@ -67,8 +67,8 @@ ROGA_TABLE4 = Beside(
     names={"adam": "Adam", "sgd": "SGD", "sam": "SAM", "sagm": "SAGM", "roga": "Ours(RoGA)"},
     heading=("RoGA paper", "Deepfakes", "held-out", "AUC"),
     note=(
-        "RoGA paper: as printed in arXiv 2505.20653, table IV, column 'DF AUC (train FS,F2F,NT)'. The paper measured it on the real "
-        "FaceForensics++; it was not measured here, and numbers on other data, such as the drawn mini data, cannot be compared with it."
+        "RoGA paper: as printed in arXiv 2505.20653, table IV, column 'DF AUC (train FS,F2F,NT)', in %. The paper measured it on "
+        "the real FaceForensics++. It was not measured here, and numbers on other data, such as drawn mini data, do not compare."
     ),
 )
 """The AUC on Deepfakes that the RoGA paper reports for five optimizers trained on the other three forgeries of FaceForensics++."""

@@ -19,9 +19,9 @@ class Chosen:
 
     Attributes:
         test, role, level, n_real, n_fake: as in `Measure`.
-        values: metric -> value, or None where it is not defined.
+        metrics: metric -> value, or None where it is not defined.
         undefined: metric -> why its value is None.
-        epochs: of the evaluations that the values come from; more than one where the rule takes a mean.
+        epochs: of the evaluations that the numbers come from; more than one where the rule takes a mean.
     """
 
     test: str
@@ -29,7 +29,7 @@ class Chosen:
     level: Level
     n_real: int
     n_fake: int
-    values: dict[Metric, float | None]
+    metrics: dict[Metric, float | None]
     undefined: dict[Metric, str]
     epochs: tuple[float, ...]
 
@@ -116,7 +116,7 @@ SELECTIONS: dict[str, Selection] = {
     for s in (
         Selection("last", last, False, "the last checkpoint"),
         Selection(
-            "source_val", source_val, False, "the checkpoint with the highest video-level AUC on the source's validation part"
+            "source_val", source_val, False, "the checkpoint with the highest video-level AUC on the source's validation data"
         ),
         Selection("best_per_test", best_per_test, True, f"each test set's and level's own best checkpoint by test AUC; {_BIAS}"),
         Selection("top3_per_test", top3_per_test, True, f"mean of each test set's and level's three highest test AUCs; {_BIAS}"),
@@ -156,14 +156,16 @@ def _mean(measures: Sequence[Measure]) -> Chosen:
     for metric in METRICS:
         found = [m.value(metric) for m in measures]
         values[metric] = fmean(v for v in found if v is not None) if None not in found else None
-        undefined |= {metric: m.undefined[metric] for m in measures if metric in m.undefined}
+        reasons = [m.undefined[metric] for m in measures if metric in m.undefined]
+        if reasons:
+            undefined[metric] = reasons[0]
     return Chosen(
         test=first.test,
         role=first.role,
         level=first.level,
         n_real=first.n_real,
         n_fake=first.n_fake,
-        values=values,
+        metrics=values,
         undefined=undefined,
         epochs=tuple(m.epoch for m in measures),
     )

@@ -1,0 +1,103 @@
+"""A table as LaTeX: booktabs and graphicx, nothing else; compiles with pdflatex, xelatex and lualatex."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from results.printed import Entry, Table
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\char34{}",
+    "`": r"\char96{}",
+    "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "…": r"\ldots{}",
+    "→": r"\ensuremath{\rightarrow}",
+    "·": r"\ensuremath{\cdot}",
+}
+# pdflatex knows no Greek outside mathematics, and optimizers are labelled with it.
+_GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "η": "eta", "θ": "theta", "λ": "lambda"}
+_GREEK |= {"μ": "mu", "ρ": "rho", "σ": "sigma"}
+_ESCAPES |= {letter: rf"\ensuremath{{\{name}}}" for letter, name in _GREEK.items()}
+
+
+def escape(text: str) -> str:
+    """Text in which LaTeX sees no command, and in which two hyphens stay two hyphens."""
+    return "".join(_ESCAPES.get(c, c) for c in text).replace("--", "-{}-")
+
+
+def latex(table: Table, label: str = "tab:grid") -> str:
+    r"""A `table` environment with its caption, footnotes and trail.
+
+    It is shrunk to the line's width where it is wider. The preamble needs \usepackage{booktabs} and \usepackage{graphicx}.
+
+    Args:
+        table: what to print.
+        label: for \ref; a character that a label must not hold is replaced by a hyphen.
+    """
+    width = len(table.headings)
+    lines = [
+        r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{escape(table.title)}}}",
+        rf"\label{{{''.join(c if c.isascii() and (c.isalnum() or c in ':-.') else '-' for c in label)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * width}}}",
+        r"\toprule",
+        *_heading(table),
+        r"\midrule",
+        *(
+            " & ".join([escape(row), *(_cell(e, table) for e in line)]) + r" \\"
+            for row, line in zip(table.rows, table.entries, strict=True)
+        ),
+        r"\bottomrule",
+        r"\end{tabular}%",
+        "}",
+        r"\par\smallskip",
+        r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
+        *(rf"\textsuperscript{{{table.marker(Entry('', reason=note))}}}~{escape(note)}\par" for note in table.notes),
+        *(rf"{escape(sentence)}\par" for sentence in [f"Rows: {table.corner}.", *table.trail]),
+        r"\end{minipage}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _heading(table: Table) -> list[str]:
+    """The four heading lines; equal neighbours are merged, with a rule beneath the detector and the test set."""
+    lines = []
+    for level in range(4):
+        cells, rules, at = [""], [], 2
+        for heading, group in groupby(h[: level + 1] for h in table.headings):
+            count = len(list(group))
+            cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(heading[level])}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + count - 1}}}")
+            at += count
+        lines.append(" & ".join(cells) + r" \\")
+        if level in (0, 2):
+            lines.append("".join(rules))
+    return lines
+
+
+def _cell(entry: Entry, table: Table) -> str:
+    text = escape(entry.text)
+    if entry.best:
+        # The whole number, with its spread, is bold; \boldmath reaches the plus-minus sign.
+        text = rf"\textbf{{\boldmath {text}}}"
+    return text + (rf"\textsuperscript{{{table.marker(entry)}}}" if entry.reason else "")

@@ -1,0 +1,193 @@
+"""From a grid's records to the table that a paper prints, with everything a reader needs to doubt it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import get_args
+
+from results.index import GridIndex, WantedCell
+from results.latex import latex
+from results.printed import DASH, Column, Entry, Table
+from results.record import METRICS, Level, Metric, RecordError, Role, write_atomically
+from results.render import markdown, printed_csv
+from results.reported import NOT_REPORTED, ROGA_TABLE4, Beside, reported_for
+from results.selection import selection_named
+from results.tidy import tidy
+from results.trail import trail
+
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"eer", "log_loss"})
+
+# Frame level is what the field's tables compare, in-domain against held-out; video level is what a user meets.
+DEFAULT_METRICS: dict[Role, list[tuple[Level, Metric]]] = {
+    "in-domain": [("frame", "auc")],
+    "held-out": [("frame", "auc"), ("video", "auc")],
+    "cross-dataset": [("frame", "auc"), ("video", "auc")],
+}
+
+
+def columns_for(index: GridIndex, metrics: Sequence[str] | None = None, tests: Sequence[str] | None = None) -> list[Column]:
+    """The measured columns: detectors, within them test sets, within them metrics; all in the grid's order.
+
+    Args:
+        index: the grid.
+        metrics: such as ["frame auc", "video acc"], or ["auc"] for both levels; None takes `DEFAULT_METRICS` of each test's role.
+        tests: names of test sets; None takes all.
+
+    Raises:
+        RecordError: no such metric or test set.
+    """
+    known = [t.name for t in index.grid.tests]
+    for name in tests or []:
+        if name not in known:
+            raise RecordError(f"grid '{index.grid.name}' has no test set '{name}'; it has {', '.join(known)}")
+    wanted = None if metrics is None else [pair for text in metrics for pair in _parse(text)]
+    return [
+        Column(detector, test.name, test.role, level, metric)
+        for detector in index.grid.detectors
+        for test in index.grid.tests
+        if tests is None or test.name in tests
+        for level, metric in (wanted or DEFAULT_METRICS.get(test.role, []))
+    ]
+
+
+def _parse(text: str) -> list[tuple[Level, Metric]]:
+    """'auc' -> both levels; 'video auc' -> one."""
+    words = text.split()
+    levels = [level for level in get_args(Level) if len(words) == 1 or level == words[0]]
+    if len(words) not in (1, 2) or not levels or words[-1] not in METRICS:
+        raise RecordError(f"unknown metric '{text}'; say one of {', '.join(METRICS)}, or with its level as in 'frame auc'")
+    return [(level, metric) for level in levels for metric in METRICS if metric == words[-1]]
+
+
+def build_table(
+    index: GridIndex,
+    selection: str = "source_val",
+    metrics: Sequence[str] | None = None,
+    tests: Sequence[str] | None = None,
+    digits: int = 2,
+    beside: bool = False,
+) -> Table:
+    """Optimizers as rows, detectors x test sets x metrics as columns, mean over seeds with its sample standard deviation.
+
+    Args:
+        index: the grid.
+        selection: key of `SELECTIONS`: which checkpoint is reported.
+        metrics, tests: which columns; see `columns_for`.
+        digits: behind the point, of percentages; log loss has one more.
+        beside: add the column that the RoGA paper reports (`ROGA_TABLE4`), labelled as not measured here.
+
+    Raises:
+        RecordError: unknown selection, metric or test set.
+    """
+    columns = columns_for(index, metrics, tests)
+    rows = index.grid.optimizers
+    cells: dict[tuple[str, str], list[WantedCell]] = {}
+    for cell in index.grid.cells:
+        cells.setdefault((cell.optimizer, cell.detector), []).append(cell)
+    found = tidy(index, selection)
+    keys = zip(found["cell"], found["test"], found["level"], found["metric"], strict=True)
+    measured = dict(zip(keys, zip(found["value"].tolist(), found["reason"].tolist(), strict=True), strict=True))
+
+    def seeds_of(row: str, column: Column) -> list[tuple[int, float | None, str]]:
+        seeds = []
+        for cell in cells.get((row, column.detector), []):
+            value, reason = measured[cell.id, column.test, column.level, column.metric]
+            seeds.append((cell.seed, None if reason else value, reason))
+        return seeds
+
+    entries = [[_entry(seeds_of(row, column), column.metric, digits) for column in columns] for row in rows]
+    entries = _mark_best(entries, columns)
+    headings = [column.heading for column in columns]
+    sentences = trail(index, selection_named(selection), {(c.test, c.level) for c in columns}, {c.metric for c in columns})
+    if beside:
+        headings.append(ROGA_TABLE4.heading)
+        entries = [[*line, _beside(index.optimizer_name(row), ROGA_TABLE4)] for row, line in zip(rows, entries, strict=True)]
+        sentences.append(ROGA_TABLE4.note)
+    return Table(
+        title=index.grid.title or index.grid.name,
+        corner=f"optimizer (checkpoint: {selection_named(selection).label})",
+        headings=headings,
+        rows=rows,
+        entries=entries,
+        notes=list(dict.fromkeys(entry.reason for line in entries for entry in line if entry.reason)),
+        trail=sentences,
+    )
+
+
+def _entry(seeds: list[tuple[int, float | None, str]], metric: Metric, digits: int) -> Entry:
+    """Mean ± SD over (seed, value, reason why there is none)."""
+    if not seeds:
+        return Entry(DASH, reason="not in the grid")
+    reasons: dict[str, list[str]] = {}
+    for seed, _, reason in seeds:
+        if reason:
+            reasons.setdefault(reason, []).append(str(seed))
+    values = [value for _, value, _ in seeds if value is not None]
+    each = "; ".join(f"seed{'s' * (len(of) > 1)} {', '.join(of)}: {reason}" for reason, of in reasons.items())
+    if not values:
+        return Entry(DASH, reason=next(iter(reasons)) if len(reasons) == 1 else each)
+    if metric == "log_loss":
+        digits += 1
+    else:
+        values = [100 * value for value in values]
+    text = f"{fmean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f"±{stdev(values):.{digits}f}"
+    reason = f"over {len(values)} of {len(seeds)} seeds; {each}" if reasons else ""
+    return Entry(text, reason=reason, mean=float(f"{fmean(values):.{digits}f}"))
+
+
+def _mark_best(entries: list[list[Entry]], columns: list[Column]) -> list[list[Entry]]:
+    """Ties are ties as printed, and all bold; a number that stands alone in its column is not the best of anything."""
+    bests: list[float | None] = []
+    for at, column in enumerate(columns):
+        means = [m for line in entries if (m := line[at].mean) is not None]
+        best = min if column.metric in LOWER_IS_BETTER else max
+        bests.append(best(means) if len(means) > 1 else None)
+    return [
+        [Entry(e.text, e.mean is not None and e.mean == best, e.reason, e.mean) for e, best in zip(line, bests, strict=True)]
+        for line in entries
+    ]
+
+
+def _beside(optimizer: str, column: Beside) -> Entry:
+    digits = reported_for(optimizer, column)
+    return Entry(digits) if digits else Entry(DASH, reason=NOT_REPORTED)
+
+
+def write_tables(
+    index: GridIndex,
+    out_dir: str | Path,
+    selection: str = "source_val",
+    metrics: Sequence[str] | None = None,
+    tests: Sequence[str] | None = None,
+    digits: int = 2,
+    beside: bool = False,
+) -> list[Path]:
+    """Write table.csv (as printed), tidy.csv, table.tex and table.md.
+
+    Args:
+        index: the grid.
+        out_dir: folder, made if it is not there.
+        selection, metrics, tests, digits, beside: as in `build_table`.
+
+    Returns:
+        The files.
+
+    Raises:
+        RecordError: unknown selection, metric or test set.
+    """
+    table = build_table(index, selection, metrics, tests, digits, beside)
+    contents = {
+        "table.csv": printed_csv(table),
+        "tidy.csv": tidy(index, selection).to_csv(index=False, lineterminator="\n"),
+        "table.tex": latex(table, label=f"tab:{index.grid.name}"),
+        "table.md": markdown(table),
+    }
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content.encode())
+    return [folder / name for name in contents]

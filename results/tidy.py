@@ -1,0 +1,70 @@
+"""From records to tidy rows: one number a row, or the reason why there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import get_args
+
+import pandas as pd
+
+from results.index import GridIndex
+from results.printed import METRIC_TITLES
+from results.record import METRICS, Level, Metric, Record, RecordError
+from results.selection import Chosen, select, selection_named
+
+TIDY_COLUMNS = (
+    *("grid", "optimizer", "detector", "seed"),
+    *("test", "role", "level", "metric"),
+    *("value", "n", "reason"),
+    *("selection", "protocol", "cell"),
+)
+
+
+def protocol_label(record: Record) -> str:
+    """Name of the protocol and a short hash of all its settings: equal labels mean equal protocols."""
+    digest = hashlib.sha256(json.dumps(record.protocol, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{record.protocol.get('name', 'protocol')}-{digest}"
+
+
+def tidy(index: GridIndex, selection: str = "source_val") -> pd.DataFrame:
+    """One row per cell, test set, level and metric; also for cells without a record, with the reason in place of the value.
+
+    Args:
+        index: the grid.
+        selection: key of `SELECTIONS`.
+
+    Returns:
+        Columns `TIDY_COLUMNS`. value: in the metric's own unit (fractions, nats), NaN where reason is not empty.
+        n: examples (frames or videos) behind the value, 0 where there is none.
+
+    Raises:
+        RecordError: no such selection.
+    """
+    rule = selection_named(selection)
+    rows = []
+    for cell in index.grid.cells:
+        record = index.records.get(cell.id)
+        chosen: list[Chosen] = []
+        reason = index.reasons.get(cell.id, "not evaluated on this test set")
+        if record is not None:
+            try:
+                chosen = select(record.measures, rule)
+            except RecordError as error:
+                reason = str(error)
+        found = {(c.test, c.level): c for c in chosen}
+        protocol = protocol_label(record) if record else ""
+        for test in index.grid.tests:
+            for level in get_args(Level):
+                c = found.get((test.name, level))
+                for metric in METRICS:
+                    value = c.metrics[metric] if c else None
+                    why = "" if value is not None else _undefined(metric, c) if c else reason
+                    where = (index.grid.name, cell.optimizer, cell.detector, cell.seed, test.name, test.role, level, metric)
+                    rows.append((*where, value, c.n if c else 0, why, rule.label, protocol, cell.id))
+    frame = pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
+    return frame.astype({"value": "float64", "n": "int64", "seed": "int64"})
+
+
+def _undefined(metric: Metric, chosen: Chosen) -> str:
+    return f"{METRIC_TITLES[metric]} not defined: {chosen.undefined[metric]}"

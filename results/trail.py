@@ -1,0 +1,127 @@
+"""The sentences beneath a table: what was measured, how, on which data, by which code, and where its cells differ in that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from results.index import GridIndex
+from results.record import Level, Measure, Metric, Provenance, Record
+from results.selection import Selection
+
+
+def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, Level]], metrics: Collection[Metric]) -> list[str]:
+    """Sentences beneath a table of this grid.
+
+    Args:
+        index: the grid.
+        selection: the rule that chose the checkpoints.
+        shown: (test set, level) of the table's columns.
+        metrics: the metrics that the table shows.
+    """
+    records = list(index.records.values())
+    checkpoint = f"Checkpoint: {selection.name}, {selection.sentence}."
+    if not records:
+        return [
+            f"No cell of grid '{index.grid.name}' has a record yet; run `dfgrid run {index.grid.name}` to measure.",
+            checkpoint,
+        ]
+    provenances = [r.provenance for r in records]
+    return [
+        _numbers(index.grid.seeds, metrics),
+        checkpoint,
+        f"Records: {len(records)} of {len(index.grid.cells)} cells.",
+        _settings("Protocol", [r.protocol for r in records]),
+        _settings("Training data", [r.data for r in records]),
+        _examples(records, shown),
+        _stores(provenances),
+        _settings("Code", [{"deepfake-grid": _code(p)} for p in provenances]),
+        _settings("Machine", [_machine(p) for p in provenances]),
+    ]
+
+
+def _numbers(seeds: list[int], metrics: Collection[Metric]) -> str:
+    """Units, spread, and what bold means."""
+    units = "Percentages, but log loss in nats" if "log_loss" in metrics else "Percentages"
+    if len(seeds) > 1:
+        over = f"mean ± sample standard deviation over the {len(seeds)} seeds {', '.join(map(str, seeds))}"
+    else:
+        over = f"one seed ({seeds[0]}), so nothing is known about the spread"
+    low = [name for metric, name in (("eer", "EER"), ("log_loss", "log loss")) if metric in metrics]
+    best = f"bold: best of its column{f' (lowest for {chr(44).join(low)})' if low else ''}"
+    return f"{units}; {over}; {best}."
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `outer.inner` -> text."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)):
+            flat[prefix + key] = "/".join(map(str, value)) or "none"
+        else:
+            flat[prefix + key] = "none" if value is None else str(value)
+    return flat
+
+
+def _counted(values: Iterable[str]) -> str:
+    """`a (12 cells), b (6 cells)`."""
+    return ", ".join(f"{value} ({count} cell{'s' * (count > 1)})" for value, count in Counter(values).items())
+
+
+def _settings(title: str, settings: list[Mapping[str, Any]]) -> str:
+    """The settings that all cells share, and those in which they differ, with the number of cells for each value."""
+    flats = [_flat(s) for s in settings]
+    keys = list(dict.fromkeys(key for flat in flats for key in flat))
+    columns = {key: [flat.get(key, "not set") for flat in flats] for key in keys}
+    same = ", ".join(f"{key} {values[0]}" for key, values in columns.items() if len(set(values)) == 1)
+    differing = [f"{key}: {_counted(values)}" for key, values in columns.items() if len(set(values)) > 1]
+    if not differing:
+        return f"{title}: {same}."
+    return f"{title} DIFFERS between the cells of this table in {'; '.join(differing)}. Alike in all: {same or 'nothing'}."
+
+
+def _examples(records: list[Record], shown: Collection[tuple[str, Level]]) -> str:
+    """How many examples are behind each column."""
+    sizes: dict[tuple[str, Level], Counter[str]] = {}
+    for record in records:
+        latest: dict[tuple[str, Level], Measure] = {(m.test, m.level): m for m in record.measures if m.role != "source-val"}
+        for key, m in latest.items():
+            sizes.setdefault(key, Counter())[f"{m.n_real} real + {m.n_fake} fake {m.level}s"] += 1
+    texts = []
+    for key, counts in sizes.items():
+        if key in shown:
+            texts.append(f"{key[0]} {next(iter(counts)) if len(counts) == 1 else 'DIFFERS: ' + _counted(counts.elements())}")
+    return f"Test sets: {'; '.join(texts) or 'none of those shown was evaluated'}."
+
+
+def _stores(provenances: list[Provenance]) -> str:
+    """Short fingerprints of the face stores; more than one where a store changed between cells."""
+    found: dict[str, Counter[str]] = {}
+    for p in provenances:
+        for name, fingerprint in p.stores.items():
+            found.setdefault(name, Counter())[fingerprint[:12]] += 1
+    texts = [f"{name} {next(iter(c)) if len(c) == 1 else 'DIFFERS: ' + _counted(c.elements())}" for name, c in found.items()]
+    return f"Face stores (fingerprints): {', '.join(texts) or 'none named'}."
+
+
+def _code(p: Provenance) -> str:
+    """Version, commit, and whether the checkout was clean."""
+    if p.commit is None:
+        return f"{p.version} (no git checkout)"
+    state = {None: " (unknown whether changed)", True: " + uncommitted changes", False: ""}[p.dirty]
+    return f"{p.version} at commit {p.commit[:10]}{state}"
+
+
+def _machine(p: Provenance) -> dict[str, str]:
+    """What computed, as far as it can move a number."""
+    torch = {"torch": p.packages["torch"]} if "torch" in p.packages else {}
+    return {
+        "device": p.device,
+        "cpu": p.cpu,
+        "python": p.python,
+        **torch,
+        "deterministic algorithms": "yes" if p.deterministic else "no",
+    }
