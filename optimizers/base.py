@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from optimizers.registry import RegistryError
 from optimizers.vector import Vector
 
 
@@ -24,13 +25,21 @@ class Objective(Protocol):
 
     @property
     def loss(self) -> Tensor:
-        """Mean loss at the unmoved weights, from the first pass; detached, on the device."""
+        """Mean loss of the first pass; where only the domains were asked, the mean of theirs. Detached, on the device."""
+
+    @property
+    def examples(self) -> int:
+        """How many examples the mean is taken over."""
+
+    @property
+    def domain(self) -> int | None:
+        """Index of the domain that all the examples belong to, for a member of `domains()`; None for the whole."""
 
     def weights(self) -> Vector:
-        """The trainable weights, at theta."""
+        """A copy of the trainable weights, at theta."""
 
     def gradient(self, at: Vector | None = None, wrt: Iterable[Tensor] | None = None) -> Vector:
-        """The gradient at theta, or at theta + `at`.
+        """The gradient at theta, or at theta + `at`. A leaf that the loss does not depend on has no part in it.
 
         Args:
             at: a shift of the weights for this pass only.
@@ -50,8 +59,17 @@ class Rule:
     base: ClassVar[str] = "adam"
     """Name of the base optimizer (a key of `optimizers.bases.BASES`) that spends the gradient where a user names none."""
 
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What a rule noticed in its last step, by name: detached 0-dim tensors on the device, for whoever keeps a log."""
+        found: dict[str, Tensor] = self.__dict__.setdefault("_diagnostics", {})
+        return found
+
     def attach(self, detector: nn.Module) -> None:
-        """Hook into the detector's features, where the rule needs that. Called once, before the first step."""
+        """Get to know the detector's parameters or features, where the rule needs that.
+
+        `Optimizer` calls it before the first step; calling it again must do no harm.
+        """
 
     def gradient(self, objective: Objective) -> Vector:
         """The vector that is handed to the base optimizer as the gradient."""
@@ -73,9 +91,14 @@ class Optimizer:
         base: a torch optimizer over the detector's parameters. Weight decay, momentum and schedules are its own.
         detector: the model; the rule is attached to it.
         clip: largest l2 norm of the combined gradient, or None.
+
+    Raises:
+        RegistryError: a rule that this detector gives no hold, or a clip that is no positive number.
     """
 
     def __init__(self, rule: Rule, base: torch.optim.Optimizer, detector: nn.Module, clip: float | None = None) -> None:
+        if clip is not None and not clip > 0:
+            raise RegistryError(f"clip must be a positive number or none at all, not {clip!r}")
         self.rule, self.base, self.clip = rule, base, clip
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         rule.attach(detector)
@@ -83,10 +106,10 @@ class Optimizer:
     def step(self, objective: Objective) -> Tensor:
         """One update of the weights; returns the loss at the unmoved weights (detached, on the device)."""
         gradient = self.rule.gradient(objective)
+        if self.clip is not None:
+            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient  # torch's own clip_grad_norm_
         for p in self.parameters:
             p.grad = gradient.parts.get(p)
-        if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
         self.base.step()
         self.base.zero_grad(set_to_none=True)
         return objective.loss

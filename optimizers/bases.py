@@ -1,0 +1,80 @@
+"""The torch optimizers that spend a rule's gradient, with the defaults of the papers' training details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from optimizers.registry import RegistryError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Base:
+    """A torch optimizer and the settings that it may be given here.
+
+    Attributes:
+        name: what grids call it.
+        cls: the optimizer's class.
+        defaults: every setting with its default.
+    """
+
+    name: str
+    cls: type[torch.optim.Optimizer]
+    defaults: dict[str, Any]
+
+    def resolve(self, **settings: Any) -> dict[str, Any]:
+        """All settings, the given ones in place of the defaults.
+
+        Raises:
+            RegistryError: a setting that is unknown, or a value that the optimizer refuses.
+        """
+        for key in settings:
+            if key not in self.defaults:
+                raise RegistryError(f"base optimizer '{self.name}' has no setting '{key}': {did_you_mean(key, self.defaults)}")
+        resolved = {**self.defaults, **settings}
+        if isinstance(resolved.get("betas"), list):  # what YAML makes of a pair
+            resolved["betas"] = tuple(resolved["betas"])
+        self.build([nn.Parameter(torch.zeros(1))], resolved)  # torch's own checks, before there is a model
+        return resolved
+
+    def build(self, parameters: Iterable[nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
+        """The optimizer over the parameters that can be trained.
+
+        Raises:
+            RegistryError: a value that the optimizer refuses, or no parameter to train.
+        """
+        # A NaN passes every comparison of the form `x < 0`, so torch lets some of them through.
+        for key, value in settings.items():
+            if any(isinstance(v, float) and v != v for v in (value if isinstance(value, tuple) else (value,))):
+                raise RegistryError(f"base optimizer '{self.name}': {key} is not a number")
+            if isinstance(self.defaults[key], bool) != isinstance(value, bool):
+                raise RegistryError(f"base optimizer '{self.name}': {key} cannot be {value!r}")
+        try:
+            return self.cls([p for p in parameters if p.requires_grad], **settings)
+        except (ValueError, TypeError) as error:
+            raise RegistryError(f"base optimizer '{self.name}': {error}") from error
+
+
+BASES = {
+    base.name: base
+    for base in (
+        Base("sgd", torch.optim.SGD, {"lr": 0.005, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}),
+        Base("adam", torch.optim.Adam, {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 5e-4}),
+    )
+}
+"""Weight decay is L2 in both: it joins the gradient."""
+
+
+def build_base(name: str, parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+    """The base optimizer `name` over `parameters`.
+
+    Raises:
+        RegistryError: unknown name or setting (with the nearest one), a value that is refused, no parameter to train.
+    """
+    if name not in BASES:
+        raise RegistryError(f"unknown base optimizer '{name}': {did_you_mean(name, BASES)}")
+    return BASES[name].build(parameters, BASES[name].resolve(**settings))

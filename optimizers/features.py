@@ -1,0 +1,116 @@
+"""Channel statistics of named submodules, pushed by forward hooks (eq. 6-9 of PIM, Guan et al. 2024)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimizers.registry import RegistryError
+from optimizers.vector import Vector
+
+EPSILON = 1e-5
+"""Added to the variance under the root, so that a constant channel has a standard deviation to divide by."""
+
+
+def push(features: Tensor, d_mu: Tensor, d_sigma: Tensor) -> Tensor:
+    """f' = norm(f) (sigma + d_sigma) + mu + d_mu, which is f + norm(f) d_sigma + d_mu.
+
+    mu and sigma are the mean and standard deviation of each sample and channel over its positions (population variance), and stay
+    attached to the graph. Under autocast this is computed in the precision of the shift and handed on in that of the features.
+
+    Args:
+        features: (N, C, H, W).
+        d_mu: (C,) shift of the mean.
+        d_sigma: (C,) shift of the standard deviation.
+    """
+    f = features.to(d_mu.dtype)
+    mu = f.mean(dim=(2, 3), keepdim=True)
+    sigma = (f.var(dim=(2, 3), keepdim=True, correction=0) + EPSILON).sqrt()
+    norm = (f - mu) / sigma
+    # Written with differences because f - (+0) is f to the bit, where f + 0 turns -0 into +0: a zero shift changes nothing at all.
+    return (f - ((0 - norm * d_sigma.view(1, -1, 1, 1)) - d_mu.view(1, -1, 1, 1))).to(features.dtype)
+
+
+class FeatureShift:
+    """Where a detector's channel statistics can be pushed: d_mu and d_sigma of each named submodule, all zero.
+
+    The shifts are leaf tensors that a gradient can be taken with respect to, and a `Vector` over them pushes the features as a
+    `Vector` over the parameters moves the weights; the two compose. Hooks exist only inside `pushed`, so inference, checkpoints
+    and copies of the detector never meet one.
+
+    A submodule that is called several times in a forward pass is pushed by the same shift each time, and the shift's gradient is
+    the sum over the calls: it has one (d_mu, d_sigma), as it has one set of weights. A submodule that two names lead to counts
+    once. One that is not called at all is refused here; should a forward pass in training mode leave it out, it is not pushed.
+
+    Args:
+        detector: the model, on its device. One grey face of `detector.size` is forwarded, in evaluation mode, to learn how many
+            channels each submodule has.
+        names: dotted names of submodules whose output is (N, C, H, W).
+
+    Raises:
+        RegistryError: no names, a name that is no submodule, a submodule that is not called or gives something else.
+    """
+
+    def __init__(self, detector: nn.Module, names: Sequence[str]) -> None:
+        kind = type(detector).__name__
+        if not names:
+            raise RegistryError(
+                f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
+                "give its class a tuple `shallow` of submodule names, or take another optimizer"
+            )
+        modules: dict[nn.Module, str] = {}
+        for name in names:
+            try:
+                modules.setdefault(detector.get_submodule(name), name)
+            except AttributeError as error:
+                raise RegistryError(f"the detector {kind} lists '{name}' in `shallow`, which is no submodule of it") from error
+        example = next(p for p in detector.parameters() if p.is_floating_point())
+        self._shifts: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        for (module, name), shape in zip(modules.items(), _shapes(detector, list(modules), example), strict=True):
+            if shape is None:
+                raise RegistryError(f"the detector {kind} lists '{name}' in `shallow`, but its forward pass does not call it")
+            if len(shape) != 4:
+                raise RegistryError(f"'{name}' in `shallow` of the detector {kind} gives {shape or 'no tensor'}, not (N, C, H, W)")
+            zeros = [torch.zeros(shape[1], dtype=example.dtype, device=example.device, requires_grad=True) for _ in range(2)]
+            self._shifts[module] = (zeros[0], zeros[1])
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """d_mu and d_sigma, (C,) each, of every submodule in turn."""
+        return list(itertools.chain.from_iterable(self._shifts.values()))
+
+    @contextmanager
+    def pushed(self, at: Vector | None = None) -> Iterator[None]:
+        """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably."""
+        with ExitStack() as stack:
+            for module, leaves in self._shifts.items():
+                shift = leaves if at is None else tuple(at.parts.get(leaf, leaf).detach() for leaf in leaves)
+                handle = module.register_forward_hook(lambda _module, _inputs, output, shift=shift: push(output, *shift))
+                stack.callback(handle.remove)
+            yield
+
+
+def _shapes(detector: nn.Module, modules: list[nn.Module], example: Tensor) -> list[tuple[int, ...] | None]:
+    """Shape of each module's output for one face: None if the module is not called, () if it gives no tensor."""
+    seen: dict[nn.Module, tuple[int, ...]] = {}
+
+    def look(module: nn.Module, _inputs: Any, output: Any) -> None:
+        seen[module] = tuple(output.shape) if isinstance(output, Tensor) else ()
+
+    size = getattr(detector, "size", 256)
+    training = {module: module.training for module in detector.modules()}
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[example.device] if example.device.type == "cuda" else []))
+        for module in modules:
+            stack.callback(module.register_forward_hook(look).remove)
+        for module, mode in training.items():
+            stack.callback(setattr, module, "training", mode)
+        detector.eval()
+        detector(torch.full((1, 3, size, size), 0.5, dtype=example.dtype, device=example.device))
+    return [seen.get(module) for module in modules]

@@ -1,0 +1,111 @@
+"""Perturbing channel statistics of shallow features, alone or together with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from optimizers import checks
+from optimizers.base import Objective, Rule
+from optimizers.features import FeatureShift
+from optimizers.registry import RegistryError
+from optimizers.vector import TINY, Vector
+
+
+@dataclass
+class _Pushing(Rule):
+    """What PIM and DualFlat share: the submodules of `detector.shallow`, and the first pass."""
+
+    _features: FeatureShift | None = field(default=None, init=False, repr=False, compare=False)
+    _weights: list[nn.Parameter] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def attach(self, detector: nn.Module) -> None:
+        """Find the submodules that `detector.shallow` names.
+
+        Raises:
+            RegistryError: it names none, or one that has no channel statistics.
+        """
+        self._features = FeatureShift(detector, getattr(detector, "shallow", ()))
+        self._weights = [p for p in detector.parameters() if p.requires_grad]
+
+    @property
+    def features(self) -> FeatureShift:
+        """Where the features are pushed.
+
+        Raises:
+            RegistryError: before `attach`.
+        """
+        if self._features is None:
+            raise RegistryError("pim and dualflat push a detector's features: attach them to the detector first")
+        return self._features
+
+    def _first_pass(self, objective: Objective, weights: bool) -> tuple[Vector, Vector]:
+        """g, and the gradient with respect to every module's (mu, sigma); g is left out (zero) where no equation needs it."""
+        leaves = self.features.leaves
+        with self.features.pushed():
+            both = objective.gradient(wrt=[*self._weights, *leaves] if weights else leaves)
+        return both.without(leaves), both.only(leaves)
+
+
+@dataclass
+class PIM(_Pushing):
+    """The perturbation injection module (Guan et al. 2024, IEEE TIFS, eq. 6-12, algorithm 1).
+
+    (1 - alpha) g + alpha grad L(f'; theta), where f' = norm(f) (sigma + d_sigma) + mu + d_mu in each of the detector's shallow
+    modules, and Delta = (d_mu, d_sigma) is r times the gradient of the mean loss with respect to all modules' (mu, sigma) divided
+    by its one joint norm. Two passes; with alpha = 1 the first needs no gradient of the weights.
+
+    Attributes:
+        r: length of Delta, in the l2 norm over all modules together.
+        alpha: share of the perturbed loss, from 0 to 1.
+    """
+
+    r: float = 0.1
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.number("r", self.r)
+        checks.number("alpha", self.alpha, 0.0, 1.0)
+
+    def gradient(self, objective: Objective) -> Vector:
+        """Algorithm 1 of the paper."""
+        g, d = self._first_pass(objective, weights=self.alpha != 1)
+        with self.features.pushed(self.r / (d.norm() + TINY) * d):
+            pushed = objective.gradient()
+        return (1 - self.alpha) * g + self.alpha * pushed
+
+
+@dataclass
+class DualFlat(_Pushing):
+    """DualFlat (Guan et al. 2024, IEEE TIFS, eq. 13-14): PIM and SAM in one objective, sharing the first pass.
+
+    (1 - alpha - beta) g + alpha grad L(f'; theta) + beta grad L(theta + rho g / ||g||). Three passes.
+
+    Attributes:
+        r: length of the features' shift (see `PIM`).
+        rho: radius in the weights, the paper's r'.
+        alpha: share of the loss under pushed features.
+        beta: share of the loss under moved weights; alpha + beta is at most 1.
+    """
+
+    r: float = 0.1
+    rho: float = 0.05
+    alpha: float = 0.5
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.number("r", self.r)
+        checks.number("rho", self.rho)
+        checks.number("alpha", self.alpha, 0.0, 1.0)
+        checks.number("beta", self.beta, 0.0, 1.0)
+        # The slack lets 0.7 + 0.3 and its like, which round to above 1, count as 1.
+        checks.number("alpha + beta", self.alpha + self.beta, 0.0, 1.0 + 1e-9)
+
+    def gradient(self, objective: Objective) -> Vector:
+        """Equation 14 of the paper."""
+        g, d = self._first_pass(objective, weights=True)
+        with self.features.pushed(self.r / (d.norm() + TINY) * d):
+            pushed = objective.gradient()
+        moved = objective.gradient(at=self.rho / (g.norm() + TINY) * g)
+        return (1 - self.alpha - self.beta) * g + self.alpha * pushed + self.beta * moved
