@@ -47,7 +47,7 @@ manipulated_sequences/<method>/masks/videos/000_003.mp4       (optional)
         name = dataset or self.title
         found: list[Video] = []
         for method, folder in [("real", root / REAL), *((m, root / FORGED / m) for m in METHODS)]:
-            masks = {p.stem: p for p in find_videos(folder / "masks")} if method != "real" else {}
+            masks = _by_stem(folder / "masks") if method != "real" else {}
             for stem, path in _by_stem(folder / compression).items():
                 label, split = int(method != "real"), split_of.get(stem, "none")
                 found.append(Video(name, method, label, split, stem, stem, path, compression, masks.get(stem)))

@@ -1,0 +1,168 @@
+"""Videos -> store: parallel, resumable, every sampled frame accounted for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preprocessing.codec import check_format
+from preprocessing.errors import PreprocessingError
+from preprocessing.faces import Detector, Dlib
+from preprocessing.layouts import Video, check_unique
+from preprocessing.predictor import find_predictor
+from preprocessing.settings import Settings
+from preprocessing.store import INFO, read_info
+from preprocessing.work import STATUSES, VideoFaces, Work, unreadable
+from preprocessing.workers import Crash, parallel
+from preprocessing.writer import StoreWriter, count, describe
+
+__all__ = ["STATUSES", "Settings", "Summary", "VideoReport", "preprocess"]
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """One finished video.
+
+    Attributes:
+        video: the video.
+        counts: sampled frames by status.
+        error: why the video gave no frame, or None.
+        warning: what went wrong without costing a face (a mask that cannot be read), or None.
+        seconds: time by stage.
+    """
+
+    video: Video
+    counts: dict[str, int]
+    error: str | None
+    warning: str | None
+    seconds: dict[str, float]
+
+
+@dataclass
+class Summary:
+    """What a run did, and what the store holds now.
+
+    Attributes:
+        out: the store's folder.
+        processed: videos done by this run.
+        skipped: videos that were in the store already.
+        finished_before: the store was finished and complete; this run changed nothing.
+        counts: of the whole store: {"videos", "unreadable_videos", "faces", "frames": {status: n}}.
+        errors: (video key, reason) of every unreadable video in the store.
+        warnings: (video key, sentence) from this run's videos.
+        fingerprint: of the store.
+        seconds: this run's time by stage, summed over workers.
+    """
+
+    out: Path
+    processed: int = 0
+    skipped: int = 0
+    finished_before: bool = False
+    counts: dict[str, Any] = field(default_factory=dict)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+    fingerprint: str = ""
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def preprocess(
+    videos: Sequence[Video],
+    out: str | Path,
+    settings: Settings | None = None,
+    workers: int = 1,
+    on_video: Callable[[VideoReport], None] | None = None,
+    detector: Detector | None = None,
+    retry: bool = False,
+) -> Summary:
+    """Fill a store with the faces of `videos`.
+
+    A run that was ended at any moment, by Ctrl-C or kill -9, is continued by the same call; the finished store is the same. A
+    finished store is left alone. Videos that a store lacks are added, so a grown dataset is preprocessed by the same call too; a
+    store that holds videos which `videos` lacks, or knows them under other metadata, is refused.
+
+    Args:
+        videos: as `read_layout` gives them.
+        out: the store's folder.
+        settings: see `Settings`.
+        workers: processes; 1 works in this one.
+        on_video: called in this process after each finished video.
+        detector: takes the place of dlib's; picklable.
+        retry: do the store's unreadable videos again (after a repaired download).
+
+    Raises:
+        PreprocessingError: no videos, two videos with one name, a folder that cannot be written or is being written, a store with
+            other settings, videos or format version, a missing predictor.
+    """
+    settings = settings or Settings()
+    out = Path(out).expanduser()
+    if not videos:
+        raise PreprocessingError("no videos to preprocess; check the dataset's folder, layout and compression")
+    if workers < 1:
+        raise PreprocessingError(f"workers must be at least 1, not {workers}")
+    check_unique(videos)
+    check_format(settings.image_format)
+    if (out / INFO).exists():
+        read_info(out)  # refuses another format version before anything is touched
+    work = Work(settings, detector or Dlib(find_predictor(settings.predictor)))
+    summary = Summary(out)
+    with StoreWriter(out, settings.recorded(work.detector)) as writer:
+        known = writer.records()
+        _check_same(out, videos, known)
+        todo = [v for v in videos if v.key not in known or (retry and known[v.key]["error"] is not None)]
+        summary.skipped = len(videos) - len(todo)
+        if not todo and (out / INFO).exists():
+            summary.finished_before = True
+            info = read_info(out)
+        else:
+            writer.begin()
+            with closing(_run(work, todo, workers)) as results:
+                for done in results:
+                    writer.add(done)
+                    _account(summary, done, on_video)
+            info = writer.finish()
+        records = writer.records()
+    summary.counts = count(records.values())
+    summary.errors = [(key, record["error"]) for key, record in records.items() if record["error"] is not None]
+    summary.fingerprint = info["fingerprint"]
+    return summary
+
+
+def _run(work: Work, videos: list[Video], workers: int) -> Generator[VideoFaces, None, None]:
+    if workers == 1 or len(videos) < 2:
+        yield from map(work, videos)
+        return
+    with closing(parallel(work, videos, min(workers, len(videos)))) as results:
+        for video, done in results:
+            if isinstance(done, Crash):
+                yield unreadable(video, "decoding it ends the process")
+            else:
+                yield done
+
+
+def _account(summary: Summary, done: VideoFaces, on_video: Callable[[VideoReport], None] | None) -> None:
+    summary.processed += 1
+    for stage, seconds in done.seconds.items():
+        summary.seconds[stage] += seconds
+    if done.warning is not None:
+        summary.warnings.append((done.video.key, done.warning))
+    if on_video is not None:
+        on_video(VideoReport(done.video, done.counts, done.error, done.warning, done.seconds))
+
+
+def _check_same(out: Path, videos: Sequence[Video], known: dict[str, Any]) -> None:
+    wanted = {v.key: v for v in videos}
+    extra = [key for key in known if key not in wanted]
+    if extra:
+        raise PreprocessingError(
+            f"store {out} holds {len(extra)} videos that are not among those given, e.g. {extra[0]}; give another folder for these"
+        )
+    for key, record in known.items():
+        for name, value in describe(wanted[key]).items():
+            if record[name] != value:
+                raise PreprocessingError(
+                    f"store {out} has {name} '{record[name]}' for {key}, now it is '{value}'; give another folder"
+                )

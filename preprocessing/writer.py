@@ -1,0 +1,229 @@
+"""Writing a store so that it can be killed at any moment.
+
+Every video is one LMDB transaction: its faces and its record appear together or not at all. A store without store.json is
+unfinished and is continued by opening it for writing again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lmdb
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from preprocessing.errors import PreprocessingError
+from preprocessing.layouts import METADATA, Video
+from preprocessing.store import (
+    DATABASES,
+    FACES,
+    FORMAT,
+    INFO,
+    LEDGER,
+    LEDGER_COLUMNS,
+    MANIFEST,
+    MANIFEST_COLUMNS,
+    Record,
+    check_version,
+    face_key,
+    fingerprint,
+    is_open_for_reading,
+    video_key,
+)
+from preprocessing.work import STATUSES, VideoFaces
+
+LOCK = "preprocess.lock"
+FIRST_MAP_SIZE = 1 << 26
+LIBRARIES = ("av", "opencv-python-headless", "dlib-bin", "dlib", "lmdb", "numpy", "pandas", "pillow", "pyarrow")
+
+
+class StoreWriter:
+    """A store that is being written; use as a context manager. Only one process may hold it.
+
+    Args:
+        out: the store's folder; made where it does not exist.
+        settings: `Settings.recorded`; a store is continued only under the same.
+
+    Raises:
+        PreprocessingError: if the folder cannot be written, another process writes it, or the store in it has another format
+            version or other settings.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], map_size: int = FIRST_MAP_SIZE) -> None:
+        self.out, self.settings, self._map_size = out, settings, map_size
+
+    def __enter__(self) -> StoreWriter:
+        file = os.path.realpath(self.out / FACES)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.out / LOCK)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise PreprocessingError(f"another process is writing to {self.out}; wait for it or give another folder") from None
+        except OSError as error:
+            raise PreprocessingError(f"cannot write to {self.out}: {error.strerror}; give another folder") from error
+        try:
+            if is_open_for_reading(file):
+                raise PreprocessingError(f"store {self.out} is open for reading in this process; close it first")
+            try:
+                self._env = lmdb.open(file, subdir=False, max_dbs=len(DATABASES), map_size=self._map_size)
+                self._databases = {name: self._env.open_db(name.encode()) for name in DATABASES}
+            except lmdb.Error as error:
+                raise PreprocessingError(
+                    f"{self.out / FACES} cannot be opened for writing: {error}; give another folder"
+                ) from error
+            self._check_settings()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if hasattr(self, "_env"):
+            self._env.close()
+        self._lock.release()
+
+    def _check_settings(self) -> None:
+        wanted = {"format": FORMAT, "settings": self.settings}
+        with self._env.begin(db=self._databases["meta"]) as transaction:
+            known = transaction.get(b"store")
+        if known is None:
+            self._write(lambda t: t.put(b"store", json.dumps(wanted).encode(), db=self._databases["meta"]))
+            return
+        found = json.loads(known)
+        check_version(self.out, found["format"])
+        for name, value in self.settings.items():
+            if found["settings"].get(name) != value:
+                raise PreprocessingError(
+                    f"store {self.out} was begun with {name} = {found['settings'].get(name)}, not {value}; give another folder"
+                )
+
+    def records(self) -> dict[str, Record]:
+        """What is already in the store, by the video's key."""
+        with self._env.begin(db=self._databases["videos"]) as transaction:
+            return {key.decode(): json.loads(value) for key, value in transaction.cursor()}
+
+    def begin(self) -> None:
+        """Mark the store as unfinished; call before the first `add`."""
+        (self.out / INFO).unlink(missing_ok=True)
+
+    def add(self, done: VideoFaces) -> None:
+        """Put one video into the store, whole, in one transaction. A video that is already there is replaced."""
+        record = to_record(done)
+        key = done.video.key
+
+        def put(transaction: lmdb.Transaction) -> None:
+            for face in done.faces:
+                at = face_key(key, face.frame).encode()
+                transaction.put(at, face.image, db=self._databases["images"])
+                transaction.put(at, face.landmarks, db=self._databases["landmarks"])
+                if face.mask is not None:
+                    transaction.put(at, face.mask, db=self._databases["masks"])
+            transaction.put(key.encode(), json.dumps(record).encode(), db=self._databases["videos"])
+
+        self._write(put)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the tables and, last and atomically, store.json. Returns its content."""
+        records = sorted(self.records().values(), key=lambda r: video_key(r).encode())
+        info = {
+            "format": FORMAT,
+            "fingerprint": fingerprint(self.settings, records),
+            "settings": self.settings,
+            "counts": count(records),
+            "libraries": library_versions(),
+        }
+        try:
+            manifest_table(records).to_parquet(_beside(self.out / MANIFEST), index=False)
+            ledger_table(records).to_parquet(_beside(self.out / LEDGER), index=False)
+            _beside(self.out / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+            for name in (MANIFEST, LEDGER, INFO):
+                with _beside(self.out / name).open("rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(_beside(self.out / name), self.out / name)
+        except OSError as error:
+            raise PreprocessingError(f"cannot write to {self.out}: {error.strerror}; make room and run preprocess again") from error
+        return info
+
+    def _write(self, put: Callable[[lmdb.Transaction], object]) -> None:
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    put(transaction)
+                return
+            except lmdb.MapFullError:
+                # The aborted transaction left nothing behind: enlarge the map and do it again.
+                self._env.set_mapsize(2 * int(self._env.info()["map_size"]))
+            except (lmdb.Error, OSError) as error:
+                raise PreprocessingError(
+                    f"cannot write to {self.out / FACES}: {error}; make room and run preprocess again"
+                ) from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
+
+
+def to_record(done: VideoFaces) -> Record:
+    """What a store knows of one video."""
+    frames = [[row.frame, row.status, row.reason, row.digest] for row in done.rows]
+    return {**describe(done.video), "error": done.error, "frames": frames}
+
+
+def describe(video: Video) -> dict[str, Any]:
+    """The metadata of a video that a store keeps: METADATA, no paths."""
+    return {field: getattr(video, field) for field in METADATA}
+
+
+def count(records: Iterable[Record]) -> dict[str, Any]:
+    """Totals of a store: videos, unreadable videos, faces, sampled frames by status."""
+    records = list(records)
+    statuses = Counter(status for record in records for _, status, _, _ in record["frames"])
+    return {
+        "videos": len(records),
+        "unreadable_videos": sum(record["error"] is not None for record in records),
+        "faces": statuses["face"],
+        "frames": {status: statuses[status] for status in STATUSES},
+    }
+
+
+def manifest_table(records: list[Record]) -> pd.DataFrame:
+    """One row per face, sorted by key."""
+    return _table(records, MANIFEST_COLUMNS, lambda record, row: row[1] == "face")
+
+
+def ledger_table(records: list[Record]) -> pd.DataFrame:
+    """One row per sampled frame, sorted by video and frame."""
+    return _table(records, LEDGER_COLUMNS, lambda record, row: True)
+
+
+def _table(records: list[Record], columns: list[str], keep: Callable[[Record, list[Any]], bool]) -> pd.DataFrame:
+    rows = []
+    for record in sorted(records, key=lambda r: video_key(r).encode()):
+        for row in record["frames"]:
+            if keep(record, row):
+                frame, status, reason, _ = row
+                extra = {"frame": frame, "status": status, "reason": reason, "key": face_key(video_key(record), frame)}
+                rows.append({**record, **extra})
+    table = pd.DataFrame(rows, columns=columns)
+    integers = {"label": "int64", "frame": "int64"}
+    return table.astype({c: integers.get(c, "object") for c in columns})
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what content depends on, as installed; recorded, not part of the fingerprint."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
