@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,7 +17,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(highlight=False)
+# Into a file or a pipe there is no width to ask for; tables of the usual size fit into this.
+WIDTH = None if sys.stdout.isatty() else 120
+
+console = Console(highlight=False, width=WIDTH)
 errors = Console(stderr=True, highlight=False)
 
 
