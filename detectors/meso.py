@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from detectors.backbone import face_size
 from detectors.base import Detector, Prediction
 from detectors.weights import load_weights
+from optimizers.registry import RegistryError
 
 
 class Meso4(Detector):
@@ -63,11 +64,11 @@ class Meso4(Detector):
         """(N, 3, size, size) float RGB in [0, 1] -> Prediction.
 
         Raises:
-            ValueError: faces of another side than `size`.
+            RegistryError: faces of another side than `size`.
         """
         if images.shape[-2:] != (self.size, self.size):
             height, width = images.shape[-2:]
-            raise ValueError(f"meso4 was built for faces of {self.size} px and is given {width} x {height} px; set its size")
+            raise RegistryError(f"meso4 was built for faces of {self.size} px and is given {width} x {height} px; set its size")
         x = self.block4(self.block3(self.block2(self.block1(self.normalize(images)))))
         features = self.activation(self.fc1(self.dropout(x.flatten(1))))
         return Prediction(self.fc2(self.dropout(features)), features)

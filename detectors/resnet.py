@@ -18,9 +18,10 @@ HEAD = ("fc.weight", "fc.bias")
 
 
 class ResNet10(Detector):
-    """ResNet with one basic block a stage, for small faces (after He et al., "Deep Residual Learning for Image Recognition", CVPR 2016).
+    """ResNet with one basic block a stage, for small faces.
 
-    The paper's smallest network is ResNet-18; this one has half its blocks and, at the default width, a quarter of its channels
+    After He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. The paper's smallest network is
+    ResNet-18; this one has half its blocks and, at the default width, a quarter of its channels
     (16, 32, 64, 128), for grids that must run on a CPU. The stem is one 3 x 3 convolution with stride 2 instead of 7 x 7 and a max
     pooling, because the traces in a face of some 96 px are a few pixels wide. Global average pooling; features: 8 `width` = 128.
 

@@ -20,9 +20,9 @@ with warnings.catch_warnings():
 class Xception(BackboneDetector):
     """Xception (Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, arXiv 1610.02357).
 
-    pretrainedmodels's, the detector of FaceForensics++ (Rössler et al., ICCV 2019). Faces of 256 px by default (299 px on ImageNet);
-    any size from 32 px. Global average pooling; features: 2048. Normalised with mean and std 0.5, as its ImageNet weights were.
-    Parameters: 20,811,050.
+    pretrainedmodels's, the detector of FaceForensics++ (Rössler et al., ICCV 2019). Faces of 256 px by default (299 px on
+    ImageNet); any size from 32 px. Global average pooling; features: 2048. Normalised with mean and std 0.5, as its ImageNet
+    weights were. Parameters: 20,811,050.
 
     PIM's insertion point is the first block of the entry flow (`block1`, the only one at a quarter of the input's side); the PIM
     paper says "shallow layers" only, so the choice is ours.
