@@ -41,12 +41,12 @@ def synth(
     run_synth(out, style, identities, frames, seed, workers)
 
 
-def run_preprocess(source: Path, layout: str, out: Path, name: str | None, compression: str, settings: Any, workers: int) -> Any:
+def run_preprocess(source: Path, layout: str, out: Path, name: str | None, compression: str, settings: Any, workers: int) -> None:
     """Videos to a store, with a progress bar; videos that fail are named and the rest goes on."""
     from preprocessing.layouts import read_layout
     from preprocessing.pipeline import preprocess as preprocess_videos
 
-    videos = read_layout(source, layout=layout, name=name, compression=compression)
+    videos = read_layout(source, layout=layout, name=name, compression=compression, note=console.print)
     with progress() as bar:
         task = bar.add_task(f"faces of {name or source.name}", total=len(videos), unit="video")
 
@@ -56,7 +56,24 @@ def run_preprocess(source: Path, layout: str, out: Path, name: str | None, compr
                 errors.print(f"[yellow]skipped[/] {report.video.path}: {report.error}", soft_wrap=True)
 
         summary = preprocess_videos(videos, out, settings, workers=workers, on_video=on_video)
-    return summary
+        bar.update(task, completed=len(videos))
+    show_summary(summary)
+
+
+def show_summary(summary: Any) -> None:
+    """What a preprocessing run did, and what became of every sampled frame."""
+    for key, sentence in summary.warnings:
+        errors.print(f"[yellow]warning[/] {key}: {sentence}", soft_wrap=True)
+    counts = summary.counts
+    if summary.finished_before:
+        console.print(f"{summary.out}: nothing to do, the store is finished", soft_wrap=True)
+    else:
+        console.print(f"{summary.out}: {summary.processed} videos done now, {summary.skipped} were there already", soft_wrap=True)
+    frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts["frames"].items())
+    console.print(
+        f"  {counts['videos']} videos ({counts['unreadable_videos']} unreadable), {sum(counts['frames'].values())} sampled frames: {frames}"
+    )
+    console.print(f"  fingerprint {summary.fingerprint}", soft_wrap=True)
 
 
 def preprocess(
@@ -76,9 +93,7 @@ def preprocess(
     """Sample frames, find and align faces, and write them to a store."""
     from preprocessing.pipeline import Settings
 
-    summary = run_preprocess(source, layout, out, name, compression, Settings(frames=frames, predictor=predictor), workers)
-    for line in summary.lines():
-        console.print(line, markup=False, soft_wrap=True)
+    run_preprocess(source, layout, out, name, compression, Settings(frames=frames, predictor=predictor), workers)
 
 
 @store_app.command("info")
