@@ -144,7 +144,7 @@ def _read_cell(folder: Path, wanted: WantedCell) -> Record | str:
     if (folder / "failure.json").exists():
         return f"failed: {_failure(folder / 'failure.json')}"
     if (folder / "checkpoint.pt").exists():
-        return f"interrupted{_after(folder / 'scores.parquet')} (or still running)"
+        return f"interrupted{_after(folder)} (or still running)"
     return NOT_RUN
 
 
@@ -157,10 +157,15 @@ def _failure(path: Path) -> str:
     return reason if len(reason) <= 300 else reason[:299] + "…"
 
 
-def _after(scores: Path) -> str:
-    """Up to which epoch an unfinished cell was evaluated, from its scores; nothing where they are not there to tell."""
-    try:
-        epochs = pd.read_parquet(scores, columns=["epoch"])["epoch"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    return f" after epoch {epochs.max():g}" if len(epochs) else ""
+def _after(folder: Path) -> str:
+    """Up to which epoch an unfinished cell was evaluated; nothing where its scores are not there to tell.
+
+    While a cell runs, each evaluation point is a file of its own, scores/<step>.parquet; the end joins them.
+    """
+    epochs: list[float] = []
+    for path in [*sorted((folder / "scores").glob("*.parquet"))[-1:], folder / "scores.parquet"]:
+        try:
+            epochs += pd.read_parquet(path, columns=["epoch"])["epoch"].tolist()
+        except (OSError, ValueError, KeyError):
+            continue
+    return f" after epoch {max(epochs):g}" if epochs else ""

@@ -173,7 +173,7 @@ class Record(Strict):
         grid, cell: name of the grid, id of the cell.
         detector, optimizer, seed: what was trained.
         protocol: settings of training and evaluation that are neither the detector's, the optimizer's nor the data's.
-        data: the training store, its methods and its splits.
+        data: under "train" the training store, its methods and its splits; under "tests" the same of each test set.
         parameters: trainable parameters of the detector.
         steps: optimizer steps taken.
         measures: every evaluation, in order of time.

@@ -102,6 +102,7 @@ class TerminalTable:
                 line.append(" " * gaps[start]).append_text(text)
                 rule.append(" " * gaps[start] + "─" * span)
                 start += count
+            line.rstrip()
             yield line
             if level in (0, 2):
                 yield rule
@@ -114,6 +115,7 @@ class TerminalTable:
                 row.append(" " * (gap + width - room - cell_len(texts[at])))
                 row.append(texts[at], style="bold" if entries[at].best else "")
                 row.append(markers[at] + " " * (room - cell_len(markers[at])), style="dim")
+            row.rstrip()
             yield row
 
 

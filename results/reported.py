@@ -65,7 +65,7 @@ ROGA_TABLE4 = Beside(
     rows="optimizer",
     column="DF AUC (train FS,F2F,NT)",
     names={"adam": "Adam", "sgd": "SGD", "sam": "SAM", "sagm": "SAGM", "roga": "Ours(RoGA)"},
-    heading=("RoGA paper", "Deepfakes", "held-out", "AUC"),
+    heading=("RoGA paper", "real FF++", "reported", "DF AUC"),
     note=(
         "RoGA paper: as printed in arXiv 2505.20653, table IV, column 'DF AUC (train FS,F2F,NT)', in %. The paper measured it on "
         "the real FaceForensics++. It was not measured here, and numbers on other data, such as drawn mini data, do not compare."

@@ -96,12 +96,14 @@ class Selection:
         rule: measures of one record -> what is reported.
         oracle: whether the rule looks at the test set to choose.
         sentence: what a table's footnote says of it.
+        evaluations: how many evaluations a reported number is the mean of, where there are so many.
     """
 
     name: str
     rule: Callable[[Sequence[Measure]], list[Chosen]]
     oracle: bool
     sentence: str
+    evaluations: int = 1
 
     @property
     def label(self) -> str:
@@ -119,7 +121,7 @@ SELECTIONS: dict[str, Selection] = {
             "source_val", source_val, False, "the checkpoint with the highest video-level AUC on the source's validation data"
         ),
         Selection("best_per_test", best_per_test, True, f"each test set's and level's own best checkpoint by test AUC; {_BIAS}"),
-        Selection("top3_per_test", top3_per_test, True, f"mean of each test set's and level's three highest test AUCs; {_BIAS}"),
+        Selection("top3_per_test", top3_per_test, True, f"mean of each test set's and level's three highest test AUCs; {_BIAS}", 3),
     )
 }
 

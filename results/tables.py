@@ -55,8 +55,8 @@ def columns_for(index: GridIndex, metrics: Sequence[str] | None = None, tests: S
 def _parse(text: str) -> list[tuple[Level, Metric]]:
     """'auc' -> both levels; 'video auc' -> one."""
     words = text.split()
-    levels = [level for level in get_args(Level) if len(words) == 1 or level == words[0]]
-    if len(words) not in (1, 2) or not levels or words[-1] not in METRICS:
+    levels = [level for level in get_args(Level) if words[:-1] in ([], [level])]
+    if not words or not levels or words[-1] not in METRICS:
         raise RecordError(f"unknown metric '{text}'; say one of {', '.join(METRICS)}, or with its level as in 'frame auc'")
     return [(level, metric) for level in levels for metric in METRICS if metric == words[-1]]
 

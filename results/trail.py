@@ -22,6 +22,9 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
     """
     records = list(index.records.values())
     checkpoint = f"Checkpoint: {selection.name}, {selection.sentence}."
+    short = [len({m.step for m in r.measures if m.role != "source-val"}) for r in records]
+    if min(short, default=selection.evaluations) < selection.evaluations:
+        checkpoint += f" Some cells have only {min(short)} evaluation{'s' * (min(short) != 1)}: theirs is the mean of those."
     if not records:
         return [
             f"No cell of grid '{index.grid.name}' has a record yet; run `dfgrid run {index.grid.name}` to measure.",
@@ -33,10 +36,11 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
         checkpoint,
         f"Records: {len(records)} of {len(index.grid.cells)} cells.",
         _settings("Protocol", [r.protocol for r in records]),
-        _settings("Training data", [r.data for r in records]),
+        _settings("Training data", [r.data.get("train", {}) for r in records]),
         _examples(records, shown),
+        *_differences("Test data", [{"tests": r.data.get("tests", [])} for r in records]),
         _stores(provenances),
-        _settings("Code", [{"deepfake-grid": _code(p)} for p in provenances]),
+        _settings("Code", [_code(p) for p in provenances]),
         _settings("Machine", [_machine(p) for p in provenances]),
     ]
 
@@ -48,8 +52,8 @@ def _numbers(seeds: list[int], metrics: Collection[Metric]) -> str:
         over = f"mean ± sample standard deviation over the {len(seeds)} seeds {', '.join(map(str, seeds))}"
     else:
         over = f"one seed ({seeds[0]}), so nothing is known about the spread"
-    low = [name for metric, name in (("eer", "EER"), ("log_loss", "log loss")) if metric in metrics]
-    best = f"bold: best of its column{f' (lowest for {chr(44).join(low)})' if low else ''}"
+    low = ", ".join(name for metric, name in (("eer", "EER"), ("log_loss", "log loss")) if metric in metrics)
+    best = f"bold: best of its column (lowest for {low})" if low else "bold: best of its column"
     return f"{units}; {over}; {best}."
 
 
@@ -59,6 +63,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
+            # Test sets and the like: each goes by its name.
+            flat |= _flat({str(v.get("name", i)): v for i, v in enumerate(value)}, f"{prefix}{key}.")
         elif isinstance(value, (list, tuple)):
             flat[prefix + key] = "/".join(map(str, value)) or "none"
         else:
@@ -69,6 +76,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _counted(values: Iterable[str]) -> str:
     """`a (12 cells), b (6 cells)`."""
     return ", ".join(f"{value} ({count} cell{'s' * (count > 1)})" for value, count in Counter(values).items())
+
+
+def _differences(title: str, settings: list[Mapping[str, Any]]) -> list[str]:
+    """The sentence of `_settings` where cells differ, else nothing."""
+    flats = [_flat(s) for s in settings]
+    return [_settings(title, settings)] if any(flat != flats[0] for flat in flats) else []
 
 
 def _settings(title: str, settings: list[Mapping[str, Any]]) -> str:
@@ -90,11 +103,12 @@ def _examples(records: list[Record], shown: Collection[tuple[str, Level]]) -> st
         latest: dict[tuple[str, Level], Measure] = {(m.test, m.level): m for m in record.measures if m.role != "source-val"}
         for key, m in latest.items():
             sizes.setdefault(key, Counter())[f"{m.n_real} real + {m.n_fake} fake {m.level}s"] += 1
-    texts = []
-    for key, counts in sizes.items():
-        if key in shown:
-            texts.append(f"{key[0]} {next(iter(counts)) if len(counts) == 1 else 'DIFFERS: ' + _counted(counts.elements())}")
-    return f"Test sets: {'; '.join(texts) or 'none of those shown was evaluated'}."
+    texts: dict[str, list[str]] = {}
+    for (test, level), counts in sizes.items():
+        if (test, level) in shown:
+            texts.setdefault(test, []).append(next(iter(counts)) if len(counts) == 1 else f"DIFFERS: {_counted(counts.elements())}")
+    sentence = "; ".join(f"{test} {', '.join(of)}" for test, of in texts.items())
+    return f"Test sets: {sentence or 'none of those shown was evaluated'}."
 
 
 def _stores(provenances: list[Provenance]) -> str:
@@ -107,12 +121,12 @@ def _stores(provenances: list[Provenance]) -> str:
     return f"Face stores (fingerprints): {', '.join(texts) or 'none named'}."
 
 
-def _code(p: Provenance) -> str:
-    """Version, commit, and whether the checkout was clean."""
-    if p.commit is None:
-        return f"{p.version} (no git checkout)"
+def _code(p: Provenance) -> dict[str, Any]:
+    """Version, commit, whether the checkout was clean, and the hash that names the code where it was not."""
     state = {None: " (unknown whether changed)", True: " + uncommitted changes", False: ""}[p.dirty]
-    return f"{p.version} at commit {p.commit[:10]}{state}"
+    commit = f"at commit {p.commit[:10]}{state}" if p.commit is not None else "outside a git checkout"
+    plugins = {f"plug-in {name}": digest[:12] for name, digest in p.plugins.items()}
+    return {"deepfake-grid": f"{p.version} {commit}", "code hash": p.code[:12], **plugins}
 
 
 def _machine(p: Provenance) -> dict[str, str]:
