@@ -151,10 +151,13 @@ def _gradients(detector: Detector, batch: Batch) -> Iterator[str]:
     # In train mode a bias in front of BatchNorm has no gradient and a dropped branch none either; in eval mode a part that only
     # trains has none. So a parameter counts as reached if either mode reaches it.
     for training in (True, False):
+        left = [name for name in trainable if name not in reached]
+        if not left:
+            break
         detector.train(training)
         loss = detector.loss(detector(few.images), few)
-        gradients = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
-        for (name, _), gradient in zip(trainable.items(), gradients, strict=True):
+        gradients = torch.autograd.grad(loss, [trainable[name] for name in left], allow_unused=True)
+        for name, gradient in zip(left, gradients, strict=True):
             if gradient is not None and not gradient.isfinite().all():
                 yield f"the gradient of {name} is not finite"
             elif gradient is not None and gradient.any():
