@@ -219,7 +219,7 @@ def test_csv_comes_back(tmp_path: Path) -> None:
     assert printed.index.to_list() == list(NINE)
     assert printed.index.name == "optimizer (checkpoint: source_val)"
     assert printed["resnet34", "NeuralTextures", "held-out", "video AUC"].to_list() == [line[2].text for line in table.entries]
-    rows = pd.read_csv(files[1], keep_default_na=False, na_values={"value": [""]})
+    rows = pd.read_csv(files[1], keep_default_na=False, na_values={"value": [""]}, float_precision="round_trip")
     expected = tidy(index)
     assert tuple(rows.columns) == TIDY_COLUMNS
     # 18 cells of 3 seeds, 2 tests, 2 levels, 5 metrics
