@@ -44,7 +44,7 @@ setup(
         "typer>=0.12",  # the command line
         "rich>=13.0",  # progress bars and tables on the terminal
         "lmdb>=1.4",  # the face store
-        "av>=12.0",  # decoding with presentation times, and H.264 encoding of the mini dataset
+        "av>=14.2",  # decoding with presentation times, and H.264 encoding of the mini dataset
         "opencv-python-headless>=4.8",  # the warp of the alignment, image codecs; headless: no X libraries needed
         "pillow>=10.0",  # writes lossless WebP with low effort: 20 times faster than OpenCV, whose effort cannot be set
         f"dlib-bin>=19.24; {HAS_WHEEL}",  # face detection and landmarks
