@@ -124,7 +124,7 @@ def markdown(table: Table) -> str:
     lines = [
         f"### {_plain(table.title)}",
         "",
-        _row([table.corner, *("<br>".join(_plain(part) for part in h) for h in table.headings)]),
+        _row([_plain(table.corner), *("<br>".join(_plain(part) for part in h) for h in table.headings)]),
         _row(["---", *(["---:"] * len(table.headings))]),
     ]
     for name, entries in zip(table.rows, table.entries, strict=True):
