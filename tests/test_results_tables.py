@@ -219,12 +219,12 @@ def test_csv_comes_back(tmp_path: Path) -> None:
     assert printed.index.to_list() == list(NINE)
     assert printed.index.name == "optimizer (checkpoint: source_val)"
     assert printed["resnet34", "NeuralTextures", "held-out", "video AUC"].to_list() == [line[2].text for line in table.entries]
-    rows = pd.read_csv(files[1], keep_default_na=False, na_values={"value": [""]}, float_precision="round_trip")
+    rows = pd.read_csv(files[1], keep_default_na=False, dtype={"value": str})
     expected = tidy(index)
     assert tuple(rows.columns) == TIDY_COLUMNS
     # 18 cells of 3 seeds, 2 tests, 2 levels, 5 metrics
     assert len(rows) == 54 * 2 * 2 * 5
-    assert rows["value"].to_list() == expected["value"].to_list()
+    assert [float(value) for value in rows["value"]] == expected["value"].to_list()  # to the last bit
     assert set(rows["protocol"]) == set(expected["protocol"])
     assert files[2].read_text().startswith("% needs")
 
