@@ -1,0 +1,142 @@
+"""Pushed channel statistics: what is computed, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from optimizer_reference import Tiny, faces, pushed
+from torch import Tensor, nn
+
+from detectors.base import Detector, Prediction
+from optimizers import OPTIMIZERS
+from optimizers.features import FeatureShift, push
+from optimizers.registry import RegistryError
+from optimizers.vector import Vector
+
+
+def bits(t: Tensor) -> Tensor:
+    return t.detach().contiguous().view(torch.int32 if t.dtype == torch.float32 else torch.int64)
+
+
+def test_push_is_the_paper_s_formula() -> None:
+    f = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    d_mu, d_sigma = torch.randn(2, 4, dtype=torch.float64)
+    assert torch.allclose(push(f, d_mu, d_sigma), pushed(f, (d_mu, d_sigma)), rtol=0, atol=1e-12)
+
+
+def test_push_moves_mean_and_deviation_by_what_it_says() -> None:
+    f = 3 * torch.randn(2, 4, 16, 16, dtype=torch.float64)
+    d_mu, d_sigma = torch.tensor([0.1, -0.2, 0.0, 1.0]).double(), torch.tensor([0.0, 0.5, -0.3, 0.2]).double()
+    out = push(f, d_mu, d_sigma)
+    assert torch.allclose(out.mean(dim=(2, 3)) - f.mean(dim=(2, 3)), d_mu.expand(2, -1), atol=1e-12)
+    moved = out.std(dim=(2, 3), correction=0) - f.std(dim=(2, 3), correction=0)
+    assert torch.allclose(moved, d_sigma.expand(2, -1), atol=1e-5)  # up to the 1e-5 under the root
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_zero_push_changes_no_bit(dtype: torch.dtype) -> None:
+    """Signed zeros, denormals and constant channels included."""
+    f = torch.randn(2, 3, 4, 4).to(dtype)
+    f[0, 0, 0, :4] = torch.tensor([-0.0, 0.0, 1e-40, -1e-40])
+    f[1, 1] = -0.0
+    zero = torch.zeros(3, dtype=torch.promote_types(dtype, torch.float32), requires_grad=True)
+    out = push(f, zero, zero)
+    assert out.dtype is dtype
+    integers = torch.int16 if dtype == torch.bfloat16 else torch.int32
+    assert torch.equal(out.detach().view(integers), f.view(integers))
+
+
+def test_zero_push_changes_neither_loss_nor_gradient() -> None:
+    for dtype in (torch.float32, torch.float64):
+        detector, batch = Tiny().to(dtype), faces([0] * 6, dtype=dtype)
+        features = FeatureShift(detector, detector.shallow)
+        parameters = list(detector.parameters())
+        plain = detector.loss(detector(batch.images), batch)
+        for at in (None, Vector({leaf: torch.zeros_like(leaf) for leaf in features.leaves})):
+            with features.pushed(at):
+                zero = detector.loss(detector(batch.images), batch)
+            assert torch.equal(bits(plain), bits(zero))
+            ours, theirs = (torch.autograd.grad(v, parameters, retain_graph=True) for v in (zero, plain))
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_hooks_live_only_inside() -> None:
+    detector = Tiny()
+    keys, hooks = list(detector.state_dict()), [len(m._forward_hooks) for m in detector.modules()]
+    features = FeatureShift(detector, detector.shallow)
+    assert [len(m._forward_hooks) for m in detector.modules()] == hooks
+    with features.pushed():
+        assert len(detector.first._forward_hooks) == 1
+        assert list(detector.state_dict()) == keys
+    assert [len(m._forward_hooks) for m in detector.modules()] == hooks
+    with pytest.raises(ZeroDivisionError), features.pushed():
+        _ = 1 / 0
+    assert [len(m._forward_hooks) for m in detector.modules()] == hooks
+    copy.deepcopy(detector)
+
+
+def test_attach_leaves_the_detector_alone() -> None:
+    detector = Tiny(dropout=0.5).train()
+    detector.second.eval()
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    modes, state = [m.training for m in detector.modules()], torch.get_rng_state()
+    OPTIMIZERS.build("pim").attach(detector)
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    assert [m.training for m in detector.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Twice(Detector):
+    """One shallow block that is called twice, and that has two names."""
+
+    size = 4
+
+    def __init__(self, shallow: tuple[str, ...]) -> None:
+        super().__init__()
+        self.shallow = shallow
+        self.block = nn.Conv2d(3, 3, 1)
+        self.alias = self.block
+        self.flat = nn.Flatten()
+        self.spare = nn.Conv2d(3, 3, 1)
+        self.head = nn.Linear(48, 2)
+
+    def forward(self, images: Tensor) -> Prediction:
+        features = self.flat(self.block(self.block(images).tanh()).tanh())
+        return Prediction(self.head(features), features)
+
+
+def test_a_module_that_is_called_twice_is_pushed_twice_by_one_shift() -> None:
+    detector = Twice(("block", "alias")).double()
+    features = FeatureShift(detector, detector.shallow)
+    assert len(features.leaves) == 2
+    shift = Vector({leaf: torch.randn(3, dtype=torch.float64) for leaf in features.leaves})
+    images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    d = tuple(shift.parts[leaf] for leaf in features.leaves)
+    expected = detector.head(pushed(detector.block(pushed(detector.block(images), d).tanh()), d).tanh().flatten(1))
+    with features.pushed(shift):
+        assert torch.allclose(detector(images).logits, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shallow", "sentence"),
+    [
+        ((), "names none"),
+        (("blok",), "'blok' in `shallow`, which is no submodule"),
+        (("spare",), "'spare' in `shallow`, but its forward pass does not call it"),
+        (("flat",), "not \\(N, C, H, W\\)"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["pim", "dualflat"])
+def test_a_detector_that_gives_no_hold_is_refused(rule: str, shallow: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(RegistryError, match=sentence):
+        OPTIMIZERS.build(rule).attach(Twice(shallow))
+
+
+@pytest.mark.parametrize("rule", ["pim", "dualflat", "asam"])
+def test_a_rule_that_was_not_attached_says_so(rule: str) -> None:
+    from benchmark.objective import BatchObjective
+
+    with pytest.raises(RegistryError, match="attach"):
+        OPTIMIZERS.build(rule).gradient(BatchObjective(Tiny().double(), [faces([0] * 4)]))
