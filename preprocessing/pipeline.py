@@ -15,10 +15,10 @@ from preprocessing.faces import Detector, Dlib
 from preprocessing.layouts import Video, check_unique
 from preprocessing.predictor import find_predictor
 from preprocessing.settings import Settings
-from preprocessing.store import INFO, read_info
+from preprocessing.store import INFO, read_info, video_key
 from preprocessing.work import STATUSES, VideoFaces, Work, unreadable
 from preprocessing.workers import Crash, parallel
-from preprocessing.writer import StoreWriter, count, describe
+from preprocessing.writer import StoreWriter, describe
 
 __all__ = ["STATUSES", "Settings", "Summary", "VideoReport", "preprocess"]
 
@@ -83,6 +83,7 @@ def preprocess(
     A run that was ended at any moment, by Ctrl-C or kill -9, is continued by the same call; the finished store is the same. A
     finished store is left alone. Videos that a store lacks are added, so a grown dataset is preprocessed by the same call too; a
     store that holds videos which `videos` lacks, or knows them under other metadata, is refused.
+    While it grows, a store must have no readers.
 
     Args:
         videos: as `read_layout` gives them.
@@ -110,7 +111,8 @@ def preprocess(
     work = Work(settings, detector or Dlib(find_predictor(settings.predictor)))
     summary = Summary(out)
     with StoreWriter(out, settings.recorded(work.detector)) as writer:
-        known = writer.records()
+        # Without the frames: the records of a big dataset would fill the memory.
+        known = {video_key(r): {k: v for k, v in r.items() if k != "frames"} for r in writer.records()}
         _check_same(out, videos, known)
         todo = [v for v in videos if v.key not in known or (retry and known[v.key]["error"] is not None)]
         summary.skipped = len(videos) - len(todo)
@@ -124,9 +126,8 @@ def preprocess(
                     writer.add(done)
                     _account(summary, done, on_video)
             info = writer.finish()
-        records = writer.records()
-    summary.counts = count(records.values())
-    summary.errors = [(key, record["error"]) for key, record in records.items() if record["error"] is not None]
+        summary.errors = [(video_key(r), r["error"]) for r in writer.records() if r["error"] is not None]
+    summary.counts = info["counts"]
     summary.fingerprint = info["fingerprint"]
     return summary
 

@@ -38,6 +38,7 @@ FACES, MANIFEST, LEDGER, INFO = "faces.lmdb", "manifest.parquet", "ledger.parque
 DATABASES = ("images", "landmarks", "masks", "videos", "meta")
 MANIFEST_COLUMNS = ["dataset", "method", "label", "split", "identity", "video", "frame", "key", "compression"]
 LEDGER_COLUMNS = ["dataset", "method", "label", "split", "identity", "video", "frame", "status", "reason", "compression"]
+TABLES = {MANIFEST: MANIFEST_COLUMNS, LEDGER: LEDGER_COLUMNS}
 NOT_CONTENT = ("image_format",)
 """Settings that do not change a face's content, and so not the fingerprint."""
 
@@ -55,11 +56,19 @@ def video_key(record: Record) -> str:
     return "/".join(record[field] for field in ("dataset", "compression", "method", "video"))
 
 
+def table_rows(record: Record, columns: list[str]) -> Iterator[tuple[Any, ...]]:
+    """A video's rows in the manifest (where `columns` has "key": faces only) or in the ledger."""
+    for frame, status, reason, _ in record["frames"]:
+        if status == "face" or "key" not in columns:
+            row = {**record, "frame": frame, "status": status, "reason": reason, "key": face_key(video_key(record), frame)}
+            yield tuple(row[column] for column in columns)
+
+
 def fingerprint(settings: dict[str, Any], records: Iterable[Record]) -> str:
-    """SHA-256 of a store's content; `records` in any order."""
+    """SHA-256 of a store's content; `records` in order of their keys' bytes, which is LMDB's order."""
     total = hashlib.sha256()
     total.update(_canonical({"format": FORMAT, **{k: v for k, v in settings.items() if k not in NOT_CONTENT}}))
-    for record in sorted(records, key=lambda r: video_key(r).encode()):
+    for record in records:
         # Reasons are left out: their wording may change with a library's version.
         frames = [[frame, status, digest] for frame, status, _, digest in record["frames"]]
         total.update(_canonical({**{field: record[field] for field in METADATA}, "frames": frames}))

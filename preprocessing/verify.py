@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 
 import pandas as pd
 
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
-from preprocessing.store import FaceStore, Record, face_key, fingerprint, video_key
-from preprocessing.writer import count, ledger_table, manifest_table
+from preprocessing.store import MANIFEST, TABLES, FaceStore, face_key, fingerprint, table_rows, video_key
+from preprocessing.writer import count
 
 
 def problems(store: FaceStore, on_progress: Callable[[int, int], None] | None = None) -> Iterator[str]:
     """One sentence per problem of a store: a face that does not decode or has changed, tables or fingerprint that do not fit."""
-    records = list(store.records())
-    total, done = count(records)["faces"], 0
-    for record in records:
+    counts, done = count(store.records()), 0
+    for record in store.records():
         for frame, status, _, digest in record["frames"]:
             if status == "face":
                 done += 1
                 yield from _face(store, face_key(video_key(record), frame), digest)
         if on_progress is not None:
-            on_progress(done, total)
-    if fingerprint(store.info["settings"], records) != store.fingerprint:
+            on_progress(done, counts["faces"])
+    if fingerprint(store.info["settings"], store.records()) != store.fingerprint:
         yield f"the fingerprint of the content is not the one in store.json ({store.fingerprint[:12]})"
-    if count(records) != store.info["counts"]:
+    if counts != store.info["counts"]:
         yield "the counts in store.json are not those of the content"
-    yield from _tables(store, records)
+    yield from _tables(store)
 
 
 def _face(store: FaceStore, key: str, digest: str) -> Iterator[str]:
@@ -41,14 +40,14 @@ def _face(store: FaceStore, key: str, digest: str) -> Iterator[str]:
         yield f"{key}: image, landmarks or mask have changed since they were written"
 
 
-def _tables(store: FaceStore, records: list[Record]) -> Iterator[str]:
-    for name, table, expected in (("manifest", "manifest", manifest_table(records)), ("ledger", "ledger", ledger_table(records))):
+def _tables(store: FaceStore) -> Iterator[str]:
+    for file, columns in TABLES.items():
         try:
-            found: pd.DataFrame = getattr(store, table)
+            table: pd.DataFrame = store.manifest if file == MANIFEST else store.ledger
         except PreprocessingError as error:
             yield str(error)
             continue
-        columns = list(expected.columns)
-        rows = Counter(map(tuple, expected.astype(str).to_numpy().tolist()))
-        if list(found.columns) != columns or Counter(map(tuple, found.astype(str).to_numpy().tolist())) != rows:
-            yield f"{name}.parquet does not list what the store holds"
+        expected = (row for record in store.records() for row in table_rows(record, columns))
+        found = table.itertuples(index=False, name=None)
+        if list(table.columns) != columns or any(a != b for a, b in zip_longest(found, expected)):
+            yield f"{file} does not list what the store holds"

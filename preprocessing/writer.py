@@ -10,14 +10,16 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import lmdb
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from preprocessing.errors import PreprocessingError
@@ -27,21 +29,17 @@ from preprocessing.store import (
     FACES,
     FORMAT,
     INFO,
-    LEDGER,
-    LEDGER_COLUMNS,
-    MANIFEST,
-    MANIFEST_COLUMNS,
+    TABLES,
     Record,
     check_version,
     face_key,
     fingerprint,
     is_open_for_reading,
-    video_key,
+    table_rows,
 )
 from preprocessing.work import STATUSES, VideoFaces
 
 LOCK = "preprocess.lock"
-FIRST_MAP_SIZE = 1 << 26
 LIBRARIES = ("av", "opencv-python-headless", "dlib-bin", "dlib", "lmdb", "numpy", "pandas", "pillow", "pyarrow")
 
 
@@ -51,13 +49,14 @@ class StoreWriter:
     Args:
         out: the store's folder; made where it does not exist.
         settings: `Settings.recorded`; a store is continued only under the same.
+        map_size: LMDB's first limit on the file, bytes; it doubles whenever it is reached.
 
     Raises:
         PreprocessingError: if the folder cannot be written, another process writes it, or the store in it has another format
             version or other settings.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], map_size: int = FIRST_MAP_SIZE) -> None:
+    def __init__(self, out: Path, settings: dict[str, Any], map_size: int = 1 << 26) -> None:
         self.out, self.settings, self._map_size = out, settings, map_size
 
     def __enter__(self) -> StoreWriter:
@@ -106,10 +105,11 @@ class StoreWriter:
                     f"store {self.out} was begun with {name} = {found['settings'].get(name)}, not {value}; give another folder"
                 )
 
-    def records(self) -> dict[str, Record]:
-        """What is already in the store, by the video's key."""
+    def records(self) -> Iterator[Record]:
+        """What is in the store, one record per video, in order of keys."""
         with self._env.begin(db=self._databases["videos"]) as transaction:
-            return {key.decode(): json.loads(value) for key, value in transaction.cursor()}
+            for _, value in transaction.cursor():
+                yield json.loads(value)
 
     def begin(self) -> None:
         """Mark the store as unfinished; call before the first `add`."""
@@ -133,19 +133,18 @@ class StoreWriter:
 
     def finish(self) -> dict[str, Any]:
         """Write the tables and, last and atomically, store.json. Returns its content."""
-        records = sorted(self.records().values(), key=lambda r: video_key(r).encode())
         info = {
             "format": FORMAT,
-            "fingerprint": fingerprint(self.settings, records),
+            "fingerprint": fingerprint(self.settings, self.records()),
             "settings": self.settings,
-            "counts": count(records),
+            "counts": count(self.records()),
             "libraries": library_versions(),
         }
         try:
-            manifest_table(records).to_parquet(_beside(self.out / MANIFEST), index=False)
-            ledger_table(records).to_parquet(_beside(self.out / LEDGER), index=False)
+            for name, columns in TABLES.items():
+                write_table(_beside(self.out / name), columns, self.records())
             _beside(self.out / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-            for name in (MANIFEST, LEDGER, INFO):
+            for name in (*TABLES, INFO):
                 with _beside(self.out / name).open("rb+") as file:
                     os.fsync(file.fileno())
                 os.replace(_beside(self.out / name), self.out / name)
@@ -185,37 +184,24 @@ def describe(video: Video) -> dict[str, Any]:
 
 def count(records: Iterable[Record]) -> dict[str, Any]:
     """Totals of a store: videos, unreadable videos, faces, sampled frames by status."""
-    records = list(records)
-    statuses = Counter(status for record in records for _, status, _, _ in record["frames"])
-    return {
-        "videos": len(records),
-        "unreadable_videos": sum(record["error"] is not None for record in records),
-        "faces": statuses["face"],
-        "frames": {status: statuses[status] for status in STATUSES},
-    }
+    videos = unreadable = 0
+    statuses: Counter[str] = Counter()
+    for record in records:
+        videos += 1
+        unreadable += record["error"] is not None
+        statuses.update(status for _, status, _, _ in record["frames"])
+    frames = {status: statuses[status] for status in STATUSES}
+    return {"videos": videos, "unreadable_videos": unreadable, "faces": statuses["face"], "frames": frames}
 
 
-def manifest_table(records: list[Record]) -> pd.DataFrame:
-    """One row per face, sorted by key."""
-    return _table(records, MANIFEST_COLUMNS, lambda record, row: row[1] == "face")
-
-
-def ledger_table(records: list[Record]) -> pd.DataFrame:
-    """One row per sampled frame, sorted by video and frame."""
-    return _table(records, LEDGER_COLUMNS, lambda record, row: True)
-
-
-def _table(records: list[Record], columns: list[str], keep: Callable[[Record, list[Any]], bool]) -> pd.DataFrame:
-    rows = []
-    for record in sorted(records, key=lambda r: video_key(r).encode()):
-        for row in record["frames"]:
-            if keep(record, row):
-                frame, status, reason, _ = row
-                extra = {"frame": frame, "status": status, "reason": reason, "key": face_key(video_key(record), frame)}
-                rows.append({**record, **extra})
-    table = pd.DataFrame(rows, columns=columns)
-    integers = {"label": "int64", "frame": "int64"}
-    return table.astype({c: integers.get(c, "object") for c in columns})
+def write_table(file: Path, columns: list[str], records: Iterable[Record]) -> None:
+    """The manifest or the ledger as parquet, a thousand videos at a time: all rows of a big dataset need not fit into memory."""
+    schema = pa.schema([(c, pa.int64() if c in ("label", "frame") else pa.string()) for c in columns])
+    remaining = iter(records)
+    with pq.ParquetWriter(file, schema) as writer:
+        while part := list(islice(remaining, 1000)):
+            rows = [dict(zip(columns, row, strict=True)) for record in part for row in table_rows(record, columns)]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def library_versions() -> dict[str, str]:
