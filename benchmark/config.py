@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
+from optimizers.base import Rule
 from optimizers.bases import BASES
 from optimizers.registry import RegistryError, did_you_mean, load_plugin
 
@@ -216,7 +217,7 @@ class Grid(Strict):
         full = _resolve(spec, OPTIMIZERS)
         try:
             OPTIMIZERS.build(full.name, **full.settings)
-            wanted = spec.base if spec.base is not None else OPTIMIZERS.get(spec.name).base
+            wanted = spec.base if spec.base is not None else default_base(spec.name)
             base = dict(wanted) if isinstance(wanted, dict) else {"name": wanted}
             name = base.pop("name", None)
             if name not in BASES:
@@ -225,6 +226,12 @@ class Grid(Strict):
         except RegistryError as error:
             raise ConfigError(f"optimizer '{spec.title}': {error}") from error
         return full.model_copy(update={"base": None}), Named(name=name, **settings)
+
+
+def default_base(optimizer: str) -> str:
+    """Name of the base optimizer that a rule takes where the user names none."""
+    rule: type[Rule] = OPTIMIZERS.get(optimizer)
+    return rule.base
 
 
 def _resolve(spec: Any, registry: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from benchmark import metrics
 from benchmark.data import FaceFrames
 from detectors.base import Detector
-from results.record import Measure
+from results.record import Level, Measure, Role, Split
 
 SCORE_COLUMNS = ["dataset", "method", "video", "frame", "key", "label", "score"]
 
@@ -26,8 +26,8 @@ class EvaluationSet:
     """Faces that are scored together: the validation split, or one test set."""
 
     name: str
-    split: str
-    role: str
+    split: Split
+    role: Role
     frames: FaceFrames
 
 
@@ -62,7 +62,8 @@ def score(
 def measures(scores: pd.DataFrame, of: EvaluationSet, epoch: float, step: int) -> list[Measure]:
     """Every metric per frame and per video."""
     found = []
-    for level, rows in (("frame", scores), ("video", metrics.per_video(scores))):
+    levels: tuple[tuple[Level, pd.DataFrame], ...] = (("frame", scores), ("video", metrics.per_video(scores)))
+    for level, rows in levels:
         labels = rows["label"].to_numpy(np.int64)
         values, undefined = metrics.measure(labels, rows["score"].to_numpy(np.float64))
         found.append(

@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from results.record import Metric
+
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -53,12 +55,12 @@ def log_loss(labels: Labels, scores: Array) -> float:
     return float(sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7), labels=[0, 1]))
 
 
-BOTH_CLASSES: dict[str, Callable[[Labels, Array], float]] = {"auc": auc, "ap": average_precision, "eer": equal_error_rate}
-ANY_CLASS: dict[str, Callable[[Labels, Array], float]] = {"acc": accuracy, "log_loss": log_loss}
-METRICS = (*BOTH_CLASSES, *ANY_CLASS)
+BOTH_CLASSES: dict[Metric, Callable[[Labels, Array], float]] = {"auc": auc, "ap": average_precision, "eer": equal_error_rate}
+ANY_CLASS: dict[Metric, Callable[[Labels, Array], float]] = {"acc": accuracy, "log_loss": log_loss}
+METRICS: tuple[Metric, ...] = (*BOTH_CLASSES, *ANY_CLASS)
 
 
-def measure(labels: Labels, scores: Array) -> tuple[dict[str, float | None], dict[str, str]]:
+def measure(labels: Labels, scores: Array) -> tuple[dict[Metric, float | None], dict[Metric, str]]:
     """Every metric, and for those that are not defined the reason.
 
     Raises:
@@ -66,7 +68,7 @@ def measure(labels: Labels, scores: Array) -> tuple[dict[str, float | None], dic
     """
     if not np.all((scores >= 0) & (scores <= 1)):
         raise ValueError("scores must be finite and lie in [0, 1]")
-    values: dict[str, float | None] = dict.fromkeys(METRICS)
+    values: dict[Metric, float | None] = dict.fromkeys(METRICS)
     if len(labels) == 0:
         return values, dict.fromkeys(METRICS, "no faces")
     values |= {name: metric(labels, scores) for name, metric in ANY_CLASS.items()}

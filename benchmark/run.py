@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +153,9 @@ class _Run:
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
-        sets = [("val", "val", "source-val", cell.train.store), *((t.name, "test", t.role, t.store) for t in cell.tests)]
-        self.sets = [
-            EvaluationSet(name, split, role, FaceFrames(*evaluated[name], images[store])) for name, split, role, store in sets
-        ]
+        val = FaceFrames(*evaluated["val"], images[cell.train.store])
+        tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)
+        self.sets = [EvaluationSet("val", "val", "source-val", val), *tests]
 
     def _images(self, name: str) -> Any:
         return CachedImages(
@@ -238,9 +238,7 @@ class _Run:
         epoch = step / self.plan.batches.steps
         scored = []
         for s in self.sets:
-            scores = score(
-                self.detector, s.frames, progress=lambda done, total, s=s: self.report(f"evaluate {s.name}", done, total)
-            )
+            scores = score(self.detector, s.frames, progress=partial(self.report, f"evaluate {s.name}"))
             found = measures(scores, s, epoch, step)
             self.measures += found
             for m in found:

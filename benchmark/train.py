@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Plan:
     evaluations_per_epoch: int
     seed: int
     augment: str
-    precision: str
+    precision: Literal["fp32", "bf16"]
     micro_batch: int | None
 
     @property

@@ -101,8 +101,8 @@ class GridIndex:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise RecordError(f"{folder} does not exist: this grid was never started; run `dfgrid run {folder.name}`")
-        grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `dfgrid run {folder.name}`")
+            raise RecordError(f"{folder} does not exist: this grid was never started; run `dfgrid grid run {folder.name}`")
+        grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `dfgrid grid run {folder.name}`")
         records: dict[str, Record] = {}
         reasons: dict[str, str] = {}
         for wanted in grid.cells:

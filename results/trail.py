@@ -27,7 +27,7 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
         checkpoint += f" Some cells have only {min(short)} evaluation{'s' * (min(short) != 1)}: theirs is the mean of those."
     if not records:
         return [
-            f"No cell of grid '{index.grid.name}' has a record yet; run `dfgrid run {index.grid.name}` to measure.",
+            f"No cell of grid '{index.grid.name}' has a record yet; run `dfgrid grid run {index.grid.name}` to measure.",
             checkpoint,
         ]
     provenances = [r.provenance for r in records]

@@ -69,7 +69,10 @@ WRONG = [
     ({"protocol": {"epochs": 1, "batch_size": 10}}, "take a multiple of 4, such as 8"),
     ({"protocol": {"epochs": 0, "batch_size": 8}}, "protocol.epochs"),
     ({"protocol": {"batch_size": 8}}, "the key 'protocol.epochs' is missing"),
-    ({"tests": [{"name": "t", "store": "s", "role": "in-domain", "splitt": "x"}]}, "unknown key 'tests.0.splitt', did you mean 'split'"),
+    (
+        {"tests": [{"name": "t", "store": "s", "role": "in-domain", "splitt": "x"}]},
+        "unknown key 'tests.0.splitt', did you mean 'split'",
+    ),
     ({"seeds": [1, 1]}, "seeds must be distinct"),
     ({"train": {"store": "s", "methods": []}}, "train.methods"),
     ({"plugins": ["no_such_file.py"]}, "no_such_file.py does not exist"),

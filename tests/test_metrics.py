@@ -26,8 +26,8 @@ def test_average_precision_by_hand() -> None:
 
 
 def test_equal_error_rate_is_interpolated() -> None:
-    # 2 reals, 3 fakes. Thresholds downwards give (fpr, fnr): (0,1) (0,2/3) (1/2,2/3) (1/2,1/3) (1/2,0) (1,0). The curves cross between
-    # (1/2,2/3) and (1/2,1/3), at fpr = 1/2.
+    # 2 reals, 3 fakes. Thresholds downwards give (fpr, fnr): (0,1) (0,2/3) (1/2,2/3) (1/2,1/3) (1/2,0) (1,0).
+    # The curves cross between (1/2,2/3) and (1/2,1/3), at fpr = 1/2.
     labels, scores = np.array([1, 0, 1, 1, 0]), np.array([0.9, 0.8, 0.7, 0.6, 0.1])
     assert metrics.equal_error_rate(labels, scores) == pytest.approx(0.5)
     # One real between 3 fakes and below: (0,1) (0,2/3) (1,2/3) (1,1/3) (1,0): between (0,2/3) and (1,2/3), where fpr = fnr = 2/3.
@@ -69,7 +69,9 @@ def frames(rows: list[tuple[str, str, str, int, float]]) -> pd.DataFrame:
 
 
 def test_videos_of_one_name_are_not_merged() -> None:
-    scores = frames([("A", "FaceSwap", "000_003", 1, 0.2), ("A", "Deepfakes", "000_003", 1, 0.8), ("B", "Deepfakes", "000_003", 1, 0.4)])
+    scores = frames(
+        [("A", "FaceSwap", "000_003", 1, 0.2), ("A", "Deepfakes", "000_003", 1, 0.8), ("B", "Deepfakes", "000_003", 1, 0.4)]
+    )
     assert len(metrics.per_video(scores)) == 3
 
 

@@ -125,10 +125,10 @@ def test_a_grid_names_why_each_cell_has_no_record(tmp_path: Path) -> None:
 
 
 def test_a_missing_grid_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"runs.never does not exist: this grid was never started; run `dfgrid run never`"):
+    with pytest.raises(RecordError, match=r"runs.never does not exist: this grid was never started; run `dfgrid grid run never`"):
         GridIndex.read(tmp_path / "runs" / "never")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordError, match=r"grid\.json does not exist; run `dfgrid run empty`"):
+    with pytest.raises(RecordError, match=r"grid\.json does not exist; run `dfgrid grid run empty`"):
         GridIndex.read(tmp_path / "empty")
     with pytest.raises(ValidationError, match="a cell stands there twice"):
         GridFile(name="x", tests=(), cells=grid_file().cells * 2)

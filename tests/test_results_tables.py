@@ -144,7 +144,7 @@ def test_a_grid_without_records_says_what_to_run() -> None:
         flat = " ".join(text.split())
         assert "not run yet" in flat
         assert "No cell of grid 'demo' has a record yet; run" in flat
-        assert "dfgrid run demo" in flat
+        assert "dfgrid grid run demo" in flat
 
 
 def test_a_combination_that_the_grid_does_not_want() -> None:

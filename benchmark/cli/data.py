@@ -70,9 +70,9 @@ def show_summary(summary: Any) -> None:
     else:
         console.print(f"{summary.out}: {summary.processed} videos done now, {summary.skipped} were there already", soft_wrap=True)
     frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts["frames"].items())
-    console.print(
-        f"  {counts['videos']} videos ({counts['unreadable_videos']} unreadable), {sum(counts['frames'].values())} sampled frames: {frames}"
-    )
+    total = sum(counts["frames"].values())
+    console.print(f"  {counts['videos']} videos ({counts['unreadable_videos']} unreadable), {total} sampled frames: {frames}")
+
     console.print(f"  fingerprint {summary.fingerprint}", soft_wrap=True)
 
 

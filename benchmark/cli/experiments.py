@@ -203,7 +203,7 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train and test one cell without a grid file."""
-    from benchmark.config import ConfigError, Grid, parse
+    from benchmark.config import ConfigError, Grid, default_base, parse
 
     plugins = load(plugin)
     groups: dict[str, dict[str, Any]] = {"detector": {}, "optimizer": {}, "protocol": {}, "base": {}}
@@ -221,9 +221,7 @@ def train(
     tests += [{"name": t.name, "store": str(t.resolve()), "role": "cross-dataset"} for t in test or []]
     rule: dict[str, Any] = {"name": optimizer, **groups["optimizer"]}
     if base is not None or groups["base"]:
-        from optimizers import OPTIMIZERS
-
-        rule["base"] = {"name": base or OPTIMIZERS.get(optimizer).base, **groups["base"]}
+        rule["base"] = {"name": base or default_base(optimizer), **groups["base"]}
     content = {
         "name": "train",
         "title": "Single cells",
