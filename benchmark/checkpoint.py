@@ -35,7 +35,8 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        raise ConfigError(f"{path} is no checkpoint that can be loaded safely: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{path} is no checkpoint that can be loaded safely: {reason}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise ConfigError(f"{path} is no checkpoint of dfgrid (it lacks the key 'format')")
     if content["format"] != FORMAT:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +47,7 @@ class BatchObjective:
         ValueError: no batch, or an empty one.
     """
 
-    def __init__(self, detector: Detector, batches: Sequence[Batch], precision: Literal["fp32", "bf16"] = "fp32") -> None:
+    def __init__(self, detector: Detector, batches: Sequence[Batch], precision: str = "fp32") -> None:
         if not batches or not all(len(batch) for batch in batches):
             raise ValueError("an objective needs at least one micro-batch, and none that is empty")
         if precision not in PRECISIONS:

@@ -17,7 +17,7 @@ IDENTITIES, FRAMES = 12, 2
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with `mini-a` (videos), `stores/mini-a` and `stores/mini-b`; all test processes share it: do not write to it."""
+    """A data folder with `mini-a` (videos) and `stores/mini-a`, `stores/mini-b`; test processes share it: do not write to it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     folder = shared / "data"

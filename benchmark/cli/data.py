@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console, errors, progress
@@ -41,7 +42,9 @@ def synth(
     run_synth(out, style, identities, frames, seed, workers)
 
 
-def run_preprocess(source: Path, layout: str, out: Path, name: str | None, compression: str, settings: Any, workers: int) -> None:
+def run_preprocess(
+    source: Path, layout: str, out: Path, name: str | None, compression: str, settings: Any, workers: int, retry: bool = False
+) -> Any:
     """Videos to a store, with a progress bar; videos that fail are named and the rest goes on."""
     from preprocessing.layouts import read_layout
     from preprocessing.pipeline import preprocess as preprocess_videos
@@ -55,9 +58,10 @@ def run_preprocess(source: Path, layout: str, out: Path, name: str | None, compr
             if report.error:
                 errors.print(f"[yellow]skipped[/] {report.video.path}: {report.error}", soft_wrap=True)
 
-        summary = preprocess_videos(videos, out, settings, workers=workers, on_video=on_video)
+        summary = preprocess_videos(videos, out, settings, workers=workers, on_video=on_video, retry=retry)
         bar.update(task, completed=len(videos))
     show_summary(summary)
+    return summary
 
 
 def show_summary(summary: Any) -> None:
@@ -88,12 +92,23 @@ def preprocess(
     predictor: Annotated[
         Path | None, typer.Option(help="A dlib landmark model; default: the 68-point model that comes with dfgrid.")
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Read the store's unreadable videos again, after they were repaired.")
+    ] = False,
     workers: Workers = 1,
 ) -> None:
     """Sample frames, find and align faces, and write them to a store."""
     from preprocessing.pipeline import Settings
 
-    run_preprocess(source, layout, out, name, compression, Settings(frames=frames, predictor=predictor), workers)
+    settings = Settings(frames=frames, predictor=predictor)
+    summary = run_preprocess(source, layout, out, name, compression, settings, workers, retry)
+    if summary.errors:
+        errors.print(
+            f"[bold red]Error:[/] {len(summary.errors)} of {summary.counts['videos']} videos could not be read, the others are in the "
+            f"store: {escape('; '.join(f'{key} ({reason})' for key, reason in summary.errors[:5]))}; repair them and add --retry",
+            soft_wrap=True,
+        )
+        raise typer.Exit(2)
 
 
 @store_app.command("info")
