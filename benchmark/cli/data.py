@@ -103,9 +103,10 @@ def preprocess(
     settings = Settings(frames=frames, predictor=predictor)
     summary = run_preprocess(source, layout, out, name, compression, settings, workers, retry)
     if summary.errors:
+        named = escape("; ".join(f"{key} ({reason})" for key, reason in summary.errors[:5]))
         errors.print(
-            f"[bold red]Error:[/] {len(summary.errors)} of {summary.counts['videos']} videos could not be read, the others are in the "
-            f"store: {escape('; '.join(f'{key} ({reason})' for key, reason in summary.errors[:5]))}; repair them and add --retry",
+            f"[bold red]Error:[/] {len(summary.errors)} of {summary.counts['videos']} videos could not be read: {named}; "
+            "the others are in the store; repair these and run again with --retry",
             soft_wrap=True,
         )
         raise typer.Exit(2)
