@@ -23,6 +23,8 @@ class RoGA(Rule):
     and the two differ by O(alpha^2), whatever rho is. The shift is colinear with g_i: first-order RoGA is per-domain SAM of radius
     rho - alpha ||g_i||. `diagnostics` holds alpha ||g_i|| / rho of each domain; above 1 the ascent has become a descent.
 
+    Minimising the alignment term rewards LARGE gradients, the opposite of a gradient penalty, and has no lower bound.
+
     Every domain is forwarded by itself in each of its passes, because only then are its gradients gradients of one function;
     BatchNorm's running statistics therefore move K times a step. The K gradients g_i are held in memory together.
 

@@ -6,7 +6,7 @@ norm is a 0-dim tensor, and a 0-dim tensor is a scalar that a vector can be mult
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -92,11 +92,11 @@ class Vector:
         dropped = set(leaves)
         return Vector({leaf: part for leaf, part in self.parts.items() if leaf not in dropped})
 
-    def _map(self, function: Callable[[list[Tensor]], object]) -> Vector:
+    def _map(self, function: Callable[[list[Tensor]], Iterable[Tensor]]) -> Vector:
         # A foreach function refuses an empty list; an empty vector is zero and stays so.
         if not self.parts:
             return Vector({})
-        return Vector(dict(zip(self.parts, function(list(self.parts.values())), strict=True)))  # type: ignore[call-overload]
+        return Vector(dict(zip(self.parts, function(list(self.parts.values())), strict=True)))
 
     def _plus(self, other: Vector, sign: float) -> Vector:
         both = [leaf for leaf in self.parts if leaf in other.parts]
@@ -120,5 +120,5 @@ def copies(tensors: Collection[Tensor]) -> list[Tensor]:
     return fresh
 
 
-def _at_least_float32(tensors: object) -> list[Tensor]:
-    return [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]  # type: ignore[attr-defined]
+def _at_least_float32(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]

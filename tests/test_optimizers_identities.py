@@ -80,6 +80,16 @@ def test_without_a_shift_every_method_is_plain_descent(tiny: Tiny, name: str, se
     assert gap(gradient(tiny, batch, name, **settings), gradient(tiny, batch, "sgd")) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["sam", "asam", "gnp", "sagm", "roga", "pim", "dualflat"])
+def test_a_zero_gradient_gives_no_shift(name: str) -> None:
+    """Equal faces, equal logits, half of them real: the gradient is zero, and so is its norm that everything is divided by."""
+    detector, some = Tiny(norm=False).double(), faces(ONE)
+    torch.nn.init.zeros_(detector.head.weight)
+    torch.nn.init.zeros_(detector.head.bias)
+    batch = Batch(some.images[:1].expand(8, -1, -1, -1), some.labels, some.domains, some.videos)
+    assert float(gradient(detector, batch, name).norm()) < 1e-15
+
+
 def test_without_a_shift_roga_is_the_mean_over_domains() -> None:
     detector, batch = Tiny(norm=False).double(), faces(UNEQUAL)
     plain = gradient(detector, batch, "sgd")
