@@ -64,9 +64,10 @@ class RoGA(Rule):
         self.diagnostics.clear()
         terms = []
         for domain, g in zip(domains, own, strict=True):
-            ascent = self.rho / (g.norm() + TINY) * g
+            length = g.norm()
+            ascent = self.rho / (length + TINY) * g
             towards = self.alpha * (g if main is None else main)
-            self.diagnostics[f"alpha_g_over_rho/domain_{domain.domain}"] = towards.norm() / self.rho
+            self.diagnostics[f"alpha_g_over_rho/domain_{domain.domain}"] = self.alpha * length / self.rho
             terms.append(self._term(domain, g, ascent, towards))
         return _total(shares, terms)
 
@@ -83,4 +84,7 @@ class RoGA(Rule):
 
 
 def _total(shares: list[float], vectors: list[Vector]) -> Vector:
-    return sum((share * vector for share, vector in zip(shares, vectors, strict=True)), Vector({}))
+    total = Vector({})
+    for share, vector in zip(shares, vectors, strict=True):
+        total = total.plus(vector, times=share)
+    return total

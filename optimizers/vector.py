@@ -37,13 +37,13 @@ class Vector:
     def __add__(self, other: Vector | Scalar) -> Vector:
         """Sum of two vectors; a scalar is added to every number of the parts that are present."""
         if isinstance(other, Vector):
-            return self._plus(other, 1.0)
+            return self.plus(other, 1.0)
         return self._map(lambda tensors: torch._foreach_add(tensors, other))
 
     __radd__ = __add__
 
     def __sub__(self, other: Vector | Scalar) -> Vector:
-        return self._plus(other, -1.0) if isinstance(other, Vector) else self + (-other)
+        return self.plus(other, -1.0) if isinstance(other, Vector) else self + (-other)
 
     def __rsub__(self, other: Scalar) -> Vector:
         return -self + other
@@ -67,6 +67,19 @@ class Vector:
 
     def __abs__(self) -> Vector:
         return self._map(torch._foreach_abs)
+
+    def plus(self, other: Vector, times: float) -> Vector:
+        """self + `times` * other, in one go."""
+        both = [leaf for leaf in self.parts if leaf in other.parts]
+        theirs = [other.parts[leaf] for leaf in both]
+        alone = other.without(both)
+        return Vector(
+            {
+                **self.parts,
+                **self.only(both)._map(lambda tensors: torch._foreach_add(tensors, theirs, alpha=times)).parts,
+                **(alone if times == 1 else times * alone).parts,
+            }
+        )
 
     def norm(self) -> Tensor:
         """The l2 norm over all parts together: a 0-dim tensor on the device, float32 at least."""
@@ -97,18 +110,6 @@ class Vector:
         if not self.parts:
             return Vector({})
         return Vector(dict(zip(self.parts, function(list(self.parts.values())), strict=True)))
-
-    def _plus(self, other: Vector, sign: float) -> Vector:
-        both = [leaf for leaf in self.parts if leaf in other.parts]
-        theirs = [other.parts[leaf] for leaf in both]
-        alone = other.without(both)
-        return Vector(
-            {
-                **self.parts,
-                **self.only(both)._map(lambda tensors: torch._foreach_add(tensors, theirs, alpha=sign)).parts,
-                **(alone if sign > 0 else -alone).parts,
-            }
-        )
 
 
 def copies(tensors: Collection[Tensor]) -> list[Tensor]:

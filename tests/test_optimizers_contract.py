@@ -6,11 +6,13 @@ import copy
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from optimizer_reference import Tiny, faces
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.objective import BatchObjective
 from detectors.base import Batch
@@ -146,6 +148,31 @@ def test_resuming_through_a_file_changes_no_bit(name: str) -> None:
         after.load_state_dict(saved["optimizer"])
         train(second, after, range(half, 6))
         assert equal(second.state_dict(), detector.state_dict())
+
+
+class Reads(TorchDispatchMode):
+    """Notes every operation that fetches a number from the device, and so makes the host wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_never_waits_for_the_device(name: str) -> None:
+    detector, optimizer = make(name)
+    for seed in range(2):
+        objective = BatchObjective(detector, [eight(seed)])
+        with Reads() as reads:
+            optimizer.rule.gradient(objective)
+        assert reads.found == []
+    with Reads() as reads:
+        float(objective.loss)
+    assert reads.found  # the counter does see such a read
 
 
 def test_frozen_weights_are_left_alone(name: str) -> None:

@@ -50,6 +50,8 @@ def test_algebra(leaves: list[nn.Parameter]) -> None:
         (a - 0.5, x - 0.5),
         (0.1 / (a.norm() + TINY) * a, 0.1 * x / x.norm()),
         (sum([a, b, a], Vector({})), 2 * x + y),
+        (a.plus(b, times=0.3), x + 0.3 * y),
+        (a.only(leaves[:1]).plus(b, times=0.3), torch.cat([x[:3], 0 * x[3:]]) + 0.3 * y),
     ]:
         assert same(ours, expected, leaves)
     assert math.isclose(float(a.norm()), float(x.norm()), rel_tol=1e-6)
