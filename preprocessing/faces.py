@@ -198,7 +198,9 @@ def similarity(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64
     """The rotation, scale and shift that bring `source` (N, 2) closest to `target` (N, 2) in least squares: (2, 3), or None.
 
     In the plane Umeyama's solution has a closed form: with points as complex numbers z -> w around their means, the factor is
-    sum(conj(z) w) / sum(|z|^2); a reflection cannot arise. Inputs are rounded to float32, the arithmetic is float64.
+    sum(conj(z) w) / sum(|z|^2); a reflection cannot arise. Inputs are rounded to float32, as DeepfakeBench rounds them, and the
+    arithmetic is float64. DeepfakeBench (skimage) goes on in float32, so its matrix differs by up to 2e-4 px, which turns some ten
+    pixels of a crop by a grey level; float64 is kept here because its result does not depend on the machine's linear algebra.
     """
     rounded = (np.asarray(p, dtype=np.float32).astype(np.float64) for p in (source, target))
     z, w = (p[:, 0] + 1j * p[:, 1] for p in rounded)

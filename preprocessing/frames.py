@@ -118,8 +118,9 @@ def read_frames(path: Path, index: FrameIndex, wanted: Iterable[int]) -> Iterato
 def to_rgb(frame: VideoFrame) -> Image:
     """A decoded frame as an upright RGB image with the pixels that OpenCV's VideoCapture gives.
 
-    OpenCV converts with swscale's bicubic chroma filter to BGR, honouring the stream's matrix and range; other filters and a direct
-    conversion to RGB differ by up to 34 grey levels on 10-bit video. OpenCV also turns the image as the container asks.
+    OpenCV converts with swscale's bicubic chroma filter to BGR, honouring the stream's matrix and range. For 8-bit video
+    the filter makes no difference; beyond, other filters and a direct conversion to RGB differ by up to 61 grey levels, and so may
+    OpenCV where it carries another version of swscale than PyAV. OpenCV also turns the image as the container asks.
     """
     bgr = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")
     turns = round(frame.rotation / 90) % 4  # quarter turns, counter-clockwise

@@ -54,6 +54,7 @@ class Summary:
         counts: of the whole store: {"videos", "unreadable_videos", "faces", "frames": {status: n}}.
         errors: (video key, reason) of every unreadable video in the store.
         warnings: (video key, sentence) from this run's videos.
+        notes: what to know about the videos as a whole, e.g. that all of a dataset's are real.
         fingerprint: of the store.
         seconds: this run's time by stage, summed over workers.
     """
@@ -65,6 +66,7 @@ class Summary:
     counts: dict[str, Any] = field(default_factory=dict)
     errors: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -109,7 +111,7 @@ def preprocess(
     if (out / INFO).exists():
         read_info(out)  # refuses another format version before anything is touched
     work = Work(settings, detector or Dlib(find_predictor(settings.predictor)))
-    summary = Summary(out)
+    summary = Summary(out, notes=_one_label_only(videos))
     with StoreWriter(out, settings.recorded(work.detector)) as writer:
         # Without the frames: the records of a big dataset would fill the memory.
         known = {video_key(r): {k: v for k, v in r.items() if k != "frames"} for r in writer.records()}
@@ -152,6 +154,18 @@ def _account(summary: Summary, done: VideoFaces, on_video: Callable[[VideoReport
         summary.warnings.append((done.video.key, done.warning))
     if on_video is not None:
         on_video(VideoReport(done.video, done.counts, done.error, done.warning, done.seconds))
+
+
+def _one_label_only(videos: Sequence[Video]) -> list[str]:
+    labels: dict[str, list[int]] = defaultdict(list)
+    for video in videos:
+        labels[video.dataset].append(video.label)
+    words = ("real: nothing here can be trained or scored alone", "fake: nothing here can be trained or scored alone")
+    return [
+        f"all {len(found)} videos of {dataset} count as {words[found[0]]}"
+        for dataset, found in labels.items()
+        if len(set(found)) == 1
+    ]
 
 
 def _check_same(out: Path, videos: Sequence[Video], known: dict[str, Any]) -> None:

@@ -35,11 +35,16 @@ def frame(number: int, width: int = 128, height: int = 96, face: bool = True, ti
 
 
 def encode(
-    path: Path, images: Sequence[NDArray[np.uint8]], codec: str = "libx264", pixels: str = "yuv420p", **options: str
+    path: Path,
+    images: Sequence[NDArray[np.uint8]],
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    header_first: bool = False,
+    **options: str,
 ) -> Path:
-    """Write a video."""
+    """Write a video; an MP4 with `header_first` can be opened even when its end is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options={"movflags": "faststart"} if header_first else {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels
@@ -83,10 +88,12 @@ class Squares:
     Attributes:
         pause: seconds to sleep per frame, for tests that kill.
         die: exit code with which to end the process at a frame of an almost white video; negative for a signal.
+        once: die only where this file does not exist yet, and make it.
     """
 
     pause: float = 0.0
     die: int = 0
+    once: str = ""
 
     @property
     def description(self) -> dict[str, str]:
@@ -94,7 +101,9 @@ class Squares:
 
     def boxes(self, image: NDArray[np.uint8], upsample: int) -> list[Box]:
         time.sleep(self.pause)
-        if self.die and image.mean() > 250:
+        if self.die and image.mean() > 250 and not (self.once and os.path.exists(self.once)):
+            if self.once:
+                Path(self.once).touch()
             if self.die > 0:
                 os._exit(self.die)
             os.kill(os.getpid(), -self.die)

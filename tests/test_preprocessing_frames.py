@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from preprocessing_material import clip, encode, frame
 
 from preprocessing.frames import UnreadableVideo, index_frames, read_frames, spread
 
-FORMATS = {
+FORMATS: dict[str, dict[str, str]] = {
     "h264.mp4": {},
     "many_b_frames.mkv": {"bf": "8", "b_adapt": "2", "g": "250"},
     "h264.avi": {},  # presentation times are wrong in this container
@@ -34,11 +36,18 @@ def opencv(path: Path) -> list[NDArray[np.uint8]]:
         images.append(np.asarray(image[..., ::-1], dtype=np.uint8))
 
 
+def swscale_of_opencv() -> tuple[int, int]:
+    found = re.search(r"swscale:\s+YES \((\d+)\.(\d+)", cv2.getBuildInformation())
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_pixels_are_those_of_opencv(name: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(-20, 20, (96, 128, 3))
     images = [np.clip(frame(n) + noise, 0, 255).astype(np.uint8) for n in range(30)]
-    path = encode(tmp_path / name, images, **FORMATS[name])  # type: ignore[arg-type]
+    path = encode(tmp_path / name, images, **FORMATS[name])
+    if "10" in FORMATS[name].get("pixels", "") and swscale_of_opencv() != av.library_versions["libswscale"][:2]:
+        pytest.skip("more than 8 bits are rounded differently by different versions of swscale, and OpenCV brings its own")
     reference = opencv(path)
     index = index_frames(path)
     assert index.count == len(reference) == 30
@@ -78,10 +87,8 @@ def test_spread() -> None:
 
 
 def test_a_cut_video_is_sampled_to_its_promised_end(tmp_path: Path) -> None:
-    path = encode(tmp_path / "cut.mp4", [frame(n) for n in range(40)])
-    whole = index_frames(path)
-    assert whole.count == 40
-    faststart(path)
+    path = encode(tmp_path / "cut.mp4", [frame(n) for n in range(40)], header_first=True)
+    assert index_frames(path).count == 40
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
     index = index_frames(path)
@@ -91,20 +98,6 @@ def test_a_cut_video_is_sampled_to_its_promised_end(tmp_path: Path) -> None:
     assert sorted(read) == spread(40, 8)
     assert read[0] is not None
     assert read[39] is None
-
-
-def faststart(path: Path) -> None:
-    """Move the header of an MP4 to the front, as for streaming, so that a cut file can still be opened."""
-    import av
-
-    out = path.with_name("front.mp4")
-    with av.open(str(path)) as old, av.open(str(out), "w", options={"movflags": "faststart"}) as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(old.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
-    out.replace(path)
 
 
 def test_damage_costs_frames_not_the_video(tmp_path: Path) -> None:
@@ -121,6 +114,21 @@ def test_damage_costs_frames_not_the_video(tmp_path: Path) -> None:
     assert read[59] is not None
 
 
+def test_frames_that_the_decoder_marks_as_damaged_are_missing(tmp_path: Path) -> None:
+    path = encode(tmp_path / "damaged.mkv", [frame(n) for n in range(60)], g="20", crf="10")
+    data = bytearray(path.read_bytes())
+    for at in np.random.default_rng(1).integers(len(data) // 3, len(data) - 1000, 12):
+        data[at] ^= 0x55
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        marked = {f.pts for f in container.decode(video=0) if f.is_corrupt}
+    index = index_frames(path)
+    assert index.times is not None
+    assert marked, "the test needs damage that the decoder notices"
+    for number, image in read_frames(path, index, range(60)):
+        assert image is None or index.times[number] not in marked
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"), [("zero.mp4", b"", "empty"), ("text.mp4", b"no video " * 99, "cannot be opened")]
 )
@@ -132,8 +140,6 @@ def test_unreadable_videos(name: str, content: bytes, words: str, tmp_path: Path
 
 
 def test_missing_and_soundtrack_only(tmp_path: Path) -> None:
-    import av
-
     with pytest.raises(UnreadableVideo, match="No such file"):
         index_frames(tmp_path / "gone.mp4")
     with av.open(str(tmp_path / "sound.mkv"), "w") as container:

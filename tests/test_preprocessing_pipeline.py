@@ -29,6 +29,7 @@ def test_faceforensics_to_store(tmp_path: Path) -> None:
     reports: list[VideoReport] = []
     summary = preprocess(found, tmp_path / "store", SMALL, on_video=reports.append, detector=SQUARES)
     assert summary.processed == len(reports) == len(found) == 9
+    assert summary.notes == []
     assert summary.counts["frames"] == {"face": 36, "no_face": 0, "no_landmarks": 0, "unreadable": 0}
     with FaceStore(tmp_path / "store") as store:
         manifest = store.manifest
@@ -135,6 +136,7 @@ def test_two_workers_make_the_same_store(tmp_path: Path) -> None:
         made[::-1], tmp_path / "two", SMALL, workers=2, on_video=lambda r: seen.append(r.video.video), detector=SQUARES
     )
     assert sorted(seen) == ["v0", "v1", "v2", "v3"]
+    assert two.notes == ["all 4 videos of toy count as real: nothing here can be trained or scored alone"]
     assert one.fingerprint == two.fingerprint
     assert one.counts == two.counts
     assert multiprocessing.active_children() == []
@@ -170,6 +172,20 @@ def test_a_finished_store_is_left_alone_and_can_grow(tmp_path: Path) -> None:
     with FaceStore(tmp_path / "store") as store:
         assert len(store.manifest) == 12
         assert store.verify() == []
+
+
+def test_a_store_that_grows_is_unfinished_until_it_is_done(tmp_path: Path) -> None:
+    made = videos(tmp_path / "videos", 3)
+    preprocess(made[:1], tmp_path / "store", SMALL, detector=SQUARES)
+
+    def interrupt(report: VideoReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(made, tmp_path / "store", SMALL, on_video=interrupt, detector=SQUARES)
+    with pytest.raises(PreprocessingError, match="is unfinished"):
+        FaceStore(tmp_path / "store")
+    assert preprocess(made, tmp_path / "store", SMALL, detector=SQUARES).counts["videos"] == 3
 
 
 def test_what_does_not_fit_a_store_is_refused(tmp_path: Path) -> None:
@@ -296,6 +312,9 @@ def test_a_video_that_ends_the_process_costs_only_itself(tmp_path: Path) -> None
     summary = preprocess(made, tmp_path / "store", SMALL, workers=2, detector=Squares(die=3))
     assert summary.errors == [("toy/none/real/white", "decoding it ends the process")]
     assert summary.counts["faces"] == 12
+    lucky = preprocess(made, tmp_path / "lucky", SMALL, workers=2, detector=Squares(die=3, once=str(tmp_path / "died")))
+    assert (tmp_path / "died").exists()
+    assert lucky.errors == [], "a process that ends once gets a second try"
     with pytest.raises(PreprocessingError, match="a worker process was killed, perhaps because memory ran out"):
         preprocess(made, tmp_path / "other", SMALL, workers=2, detector=Squares(die=-signal.SIGKILL))
     assert multiprocessing.active_children() == []
