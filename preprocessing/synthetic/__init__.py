@@ -8,7 +8,10 @@ in the folder layouts of FaceForensics++ (mini-a) and Celeb-DF-v2 (mini-b), with
 were drawn by hand and their strengths were set so that three families to the fourth is neither trivial nor hopeless.
 
 It forges drawings only and is no tool for swapping the faces of real people: a forgery is computed from the parameters of two drawn
-scenes; no function here takes a photograph.
+scenes and takes no photograph.
+
+Everything is a random draw from one seed: the files are the same to the byte whatever the number of processes. On another kind of
+machine, or with another encoder, rounding may differ. The strengths of the cues are the `ranges` in forge.py.
 """
 
 from preprocessing.synthetic.dataset import Settings, Summary, draw_dataset, plan

@@ -119,6 +119,8 @@ def draw_dataset(
         PreprocessingError: for settings that cannot be drawn, a folder that holds something else, or a worker that died.
     """
     settings, started, out = Settings(style, identities, frames, seed), time.monotonic(), Path(out)
+    if workers < 1:
+        raise PreprocessingError(f"workers must be at least 1, not {workers}.")
     clips = catalogue(style).clips(identities, choose_compressions(style, compression))
     with _Locked(out):
         _claim(out, settings)
@@ -227,21 +229,21 @@ def _draw_pair(job: _Job) -> list[str]:
 
 
 def _write_target(job: _Job, target: Scene, source: Scene, clips: list[Clip]) -> None:
-    photographs = [target.photograph(frame) for frame in range(job.settings.frames)]
+    frames = range(job.settings.frames)
     renders: dict[int, np.ndarray] = {}
     for kind, group in groupby(clips, key=lambda clip: clip.forgery):
         if kind is None:
-            pictures = masks = to_bytes(picture for picture, _ in photographs)  # an original has no mask files
+            pictures = masks = to_bytes(target.photograph(frame)[0] for frame in frames)  # an original has no mask files
         else:
             forgery = kind(target, source, renders) if issubclass(kind, Reenactment) else kind(target, source)
-            pictures, masks = forge_video(forgery, photographs)
+            pictures, masks = forge_video(forgery, frames)
         for clip in group:
             write_video(job.out / clip.path, masks if clip.is_mask else pictures, clip.quality)
 
 
-def forge_video(forgery: Forgery, photographs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Frames, Frames]:
-    """The forged frames (size, size, 3) and their masks (size, size, 3), 0 or 255, from photographs with their landmarks."""
-    forged = [forgery.forge(frame, picture, points) for frame, (picture, points) in enumerate(photographs)]
+def forge_video(forgery: Forgery, frames: Iterable[int]) -> tuple[Frames, Frames]:
+    """The forged frames (size, size, 3) and their masks (size, size, 3), 0 or 255."""
+    forged = [forgery.forge(frame) for frame in frames]
     masks = (np.repeat(255 * mask[..., None], 3, axis=2) for _, mask in forged)
     return to_bytes(picture for picture, _ in forged), to_bytes(masks)
 

@@ -45,20 +45,21 @@ class Forgery(ABC):
         self._rng = stream(target.seed, target.style.name, target.number, type(self).__name__)
         self.strength = {cue: float(self._rng.uniform(*limits)) for cue, limits in self.ranges.items()}
 
-    def forge(self, frame: int, original: Array, landmarks: Points) -> tuple[Array, Array]:
-        """The forged picture of `frame` (size, size, 3), in [0, 255], and its mask (size, size), 1 where it was forged, else 0.
+    def forge(self, frame: int) -> tuple[Array, Array]:
+        """The forged picture of `frame` (size, size, 3), in [0, 255], and its mask (size, size), 1 where it was forged, else 0."""
+        original, landmarks = self.target.photograph(frame)
+        face, opacity = self.face(frame, original, landmarks)
+        return np.clip(self._blend(original, face, opacity), 0, 255), (opacity > _MASKED_ABOVE).astype(np.float32)
+
+    @abstractmethod
+    def face(self, frame: int, original: Array, landmarks: Points) -> tuple[Array, Array]:
+        """The face to put into `frame` (size, size, 3) and its opacity (size, size) in [0, 1].
 
         Args:
             frame: number of the frame.
             original: the target's photograph of that frame (size, size, 3).
             landmarks: its landmarks (68, 2) in pixels.
         """
-        face, opacity = self.face(frame, original, landmarks)
-        return np.clip(self._blend(original, face, opacity), 0, 255), (opacity > _MASKED_ABOVE).astype(np.float32)
-
-    @abstractmethod
-    def face(self, frame: int, original: Array, landmarks: Points) -> tuple[Array, Array]:
-        """The face to put into the frame (size, size, 3) and its opacity (size, size) in [0, 1]."""
 
     def _pixels(self, units: float) -> float:
         return units * self.target.scale
@@ -82,10 +83,10 @@ class Deepfakes(Forgery):
     """The source's face, squeezed through a small square as an autoencoder would, paler than the rest, softly blended."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        "seam": (0.4, 1.8),
+        "seam": (0.2, 1.2),
         "grain": (0.3, 0.7),
-        "square": (36, 48),  # side in pixels
-        "paleness": (0.15, 0.30),  # share of saturation lost
+        "square": (45, 55),  # side in pixels
+        "paleness": (0.18, 0.32),  # share of saturation lost
         "colour match": (0.7, 0.7),
         "feather": (0.03, 0.05),
     }
@@ -131,7 +132,7 @@ class Face2Face(Reenactment):
         "seam": (0.4, 1.8),
         "dull": (0.12, 0.38),
         "grain": (0.3, 0.7),
-        "slope": (0.10, 0.18),  # relative brightness per unit
+        "slope": (0.12, 0.20),  # relative brightness per unit
         "slope direction": (0.0, 2 * np.pi),  # radians
         "saturation": (0.15, 0.25),  # share gained
         "feather": (0.06, 0.10),
@@ -152,9 +153,9 @@ class FaceSwap(Forgery):
     """The source's photograph moved triangle by triangle onto the target's landmarks: a hard edge, and colours that do not fit."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        "seam": (0.4, 1.8),
-        "dull": (0.12, 0.38),
-        "colour match": (0.4, 0.4),
+        "seam": (0.2, 1.3),
+        "dull": (0.08, 0.26),
+        "colour match": (0.3, 0.4),
         "edge": (0.4, 0.4),  # blur in pixels
     }
 
@@ -174,11 +175,11 @@ class NeuralTextures(Reenactment):
     """Mouth and chin reenacted, under the faint periodic pattern that upsampling layers leave."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        "seam": (0.4, 1.8),
-        "dull": (0.12, 0.38),
+        "seam": (0.6, 2.2),
+        "dull": (0.20, 0.46),
         "grain": (0.3, 0.7),
-        "pattern": (8.0, 12.0),  # amplitude in grey levels
-        "period": (0.13, 0.13),
+        "pattern": (9.0, 12.0),  # amplitude in grey levels
+        "period": (0.21, 0.25),
         "feather": (0.03, 0.06),
     }
 
@@ -199,8 +200,8 @@ class CelebSynthesis(Deepfakes):
     """A better swap, for another data set: larger square, sharpened, full colour match, low and high frequencies blended apart."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        "seam": (0.4, 1.4),
-        "dull": (0.1, 0.3),
+        "seam": (0.5, 1.7),
+        "dull": (0.15, 0.38),
         "grain": (0.5, 0.5),
         "square": (72, 72),
         "colour match": (1.0, 1.0),

@@ -60,8 +60,8 @@ class Pose:
 class Scene:
     """One video's world, drawn from `seed`, `style` and `number`; frames are rendered on demand.
 
-    Attributes: `style`, `number`, `seed`, `identity`, `light`, `head`, `camera`; `size`, the frame's side in pixels; `scale`, pixels
-    per unit.
+    Attributes: `style`, `number`, `seed`, `identity`, `light`, `head`, `camera`; `size`, the frame's side in pixels; `scale`,
+    pixels per unit.
     """
 
     def __init__(self, style: Style, number: int, seed: int) -> None:
@@ -80,6 +80,7 @@ class Scene:
         self._reach = np.concatenate([turns, rng.uniform((0.4, 0.2), (1.8, 1.0))])
         rows, columns = np.mgrid[0 : style.size, 0 : style.size].astype(np.float32)
         self._columns, self._rows = columns, rows
+        self._photographs: dict[int, tuple[Array, Points]] = {}
 
     def expression(self, frame: int) -> Expression:
         """What the person does in `frame`."""
@@ -118,9 +119,14 @@ class Scene:
         return picture + np.float32(amount) * self.camera.grain(rng, picture)
 
     def photograph(self, frame: int) -> tuple[Array, Points]:
-        """The picture of `frame` (size, size, 3) as the camera delivers it, in [0, 255], and its landmarks (68, 2)."""
-        picture, points = self.render(frame)
-        return np.clip(self.add_grain(picture, frame), 0, 255), points
+        """The picture of `frame` (size, size, 3) as the camera delivers it, in [0, 255], and its landmarks (68, 2).
+
+        Kept, since the original and every forgery of a scene need it; do not write to it.
+        """
+        if frame not in self._photographs:
+            picture, points = self.render(frame)
+            self._photographs[frame] = np.clip(self.add_grain(picture, frame), 0, 255), points
+        return self._photographs[frame]
 
     def _wave(self, index: int, rate: float, frame: int) -> float:
         return float(np.sin(2 * np.pi * SECONDS_PER_FRAME * frame * self._rate[index] * rate + self._phase[index]))
