@@ -104,7 +104,8 @@ class FaceFrames:
     def pixels(self, positions: NDArray[np.int64]) -> Tensor:
         """(N, 3, S, S) float32 in [0, 1] of the rows at `positions`."""
         faces = torch.from_numpy(self.images[self.rows["index"].to_numpy()[positions]])
-        return faces.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        # They are stored with the channels last and stay so: convolutions are 1.3 to 1.5 times as fast that way on a CPU.
+        return faces.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def choose(

@@ -136,6 +136,7 @@ class _Run:
         cell = self.cell
         seed_everything(cell.seed)
         self.detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(self.device)
+        self.detector.to(memory_format=torch.channels_last)
         (rows, methods), evaluated = select(cell, self.stores)
         images = {name: self._images(name) for name in self.stores}
         training = FaceFrames(rows, methods, images[cell.train.store])

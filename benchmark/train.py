@@ -69,7 +69,8 @@ def train(detector: Detector, optimizer: Optimizer, schedule: LRScheduler | None
         if within == 0 or step == start:
             order = plan.batches.epoch(epoch)
         batch = plan.batches.batch(order[within]).to(device)
-        batch = replace(batch, images=augment(plan.augment, batch.images, plan.seed, epoch, within))
+        images = augment(plan.augment, batch.images, plan.seed, epoch, within)
+        batch = replace(batch, images=images.contiguous(memory_format=torch.channels_last))
         loss = optimizer.step(BatchObjective(detector, micro_batches(batch, plan.micro_batch), precision=plan.precision))
         if schedule is not None:
             schedule.step()
