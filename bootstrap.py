@@ -35,7 +35,7 @@ def download_pip_wheel(scratch: Path) -> Path:
 
 def main() -> None:
     """Make the environment that the first argument names."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  (this file is what tells the user)
         sys.exit(f"deepfake-grid needs python3 >= 3.10; this is {sys.version.split()[0]} (say make PYTHON=/path/to/python3.12)")
     target = Path(sys.argv[1])
     if target.exists():
@@ -48,7 +48,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             wheel = download_pip_wheel(Path(scratch))
-            subprocess.run([target / "bin" / "python", f"{wheel}{os.sep}pip", "install", "-q", "--no-index", str(wheel)], check=True)
+            pip = [target / "bin" / "python", f"{wheel}{os.sep}pip"]
+            subprocess.run([*pip, "install", "-q", "--no-index", str(wheel)], check=True)
     except (subprocess.CalledProcessError, OSError, ValueError) as error:
         shutil.rmtree(target)
         sys.exit(f"could not get pip by apt ({error}); install it with: apt-get install python3-venv")

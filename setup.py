@@ -2,8 +2,9 @@
 
 from setuptools import find_packages, setup
 
-# dlib-bin is dlib, prebuilt: the same module and version, installed in seconds where building dlib from source takes 12 minutes, cmake
-# and a C++ compiler. It ships wheels for CPython 3.10 to 3.15 on the platforms below; everywhere else pip builds `dlib` from source.
+# dlib-bin is dlib, prebuilt: the same module and version, installed in seconds where building dlib from source takes 12
+# minutes, cmake and a C++ compiler. It ships wheels for CPython 3.10 to 3.15 on the platforms below; everywhere else pip builds
+# `dlib` from source.
 HAS_WHEEL = (
     "python_version < '3.16' and ("
     "(sys_platform == 'linux' and platform_machine == 'x86_64')"
@@ -23,7 +24,7 @@ NO_WHEEL = (
 setup(
     name="deepfake-grid",
     version="0.1.0",
-    description="Reproducibility benchmark harness for deepfake detection: optimizer x backbone x seed grids from raw videos to tables",
+    description="Reproducibility benchmark harness for deepfake detection, from raw videos to the optimizer x backbone table",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),

@@ -53,9 +53,10 @@ class Named(BaseModel):
 
 
 class DetectorSpec(Named):
-    """A detector and its settings."""
+    """A detector and its settings. `bases` holds settings of base optimizers for this detector alone (a learning rate, say)."""
 
     label: str = ""
+    bases: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -164,7 +165,7 @@ class Grid(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
-        for key in self.bases:
+        for key in [*self.bases, *(key for d in self.detectors for key in d.bases)]:
             if key not in BASES:
                 raise ValueError(f"bases.{key}: unknown base optimizer, {did_you_mean(key, BASES)}")
         for what, titles in (
@@ -194,9 +195,9 @@ class Grid(Strict):
         """
         cells = []
         for detector in self.detectors:
-            full_detector = _resolve(detector, DETECTORS)
+            full_detector = _resolve(detector, DETECTORS).model_copy(update={"bases": {}})
             for optimizer in self.optimizers:
-                full_optimizer, base = self._resolve_optimizer(optimizer)
+                full_optimizer, base = self._resolve_optimizer(optimizer, detector)
                 for seed in self.seeds:
                     cells.append(
                         Cell(
@@ -213,7 +214,7 @@ class Grid(Strict):
                     )
         return cells
 
-    def _resolve_optimizer(self, spec: OptimizerSpec) -> tuple[OptimizerSpec, Named]:
+    def _resolve_optimizer(self, spec: OptimizerSpec, detector: DetectorSpec) -> tuple[OptimizerSpec, Named]:
         full = _resolve(spec, OPTIMIZERS)
         try:
             OPTIMIZERS.build(full.name, **full.settings)
@@ -222,7 +223,12 @@ class Grid(Strict):
             name = base.pop("name", None)
             if name not in BASES:
                 raise ConfigError(f"optimizer '{spec.title}': unknown base optimizer '{name}', {did_you_mean(str(name), BASES)}")
-            settings = BASES[name].resolve(**{**self.bases.get(name, {}), **base})
+            if spec.name in BASES and name != spec.name:
+                raise ConfigError(
+                    f"optimizer '{spec.title}' is {spec.name} itself; it cannot be spent by the base optimizer '{name}'"
+                )
+            # The optimizer's own settings go before the detector's, and these before the grid's.
+            settings = BASES[name].resolve(**{**self.bases.get(name, {}), **detector.bases.get(name, {}), **base})
         except RegistryError as error:
             raise ConfigError(f"optimizer '{spec.title}': {error}") from error
         return full.model_copy(update={"base": None}), Named(name=name, **settings)

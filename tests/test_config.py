@@ -54,7 +54,16 @@ def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
     assert load_grid(path).cells()[2].base.settings["lr"] == 0.002
 
 
+def test_a_detector_may_have_base_settings_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path, detectors=[{"name": "meso4", "size": 64, "bases": {"adam": {"lr": 0.004}}}, "resnet18"], seeds=[0])
+    assert [c.base.settings["lr"] for c in load_grid(path).cells()] == [0.005, 0.004, 0.005, 0.002]
+    own = {"name": "sam", "base": {"name": "adam", "lr": 0.1}}
+    path = write(tmp_path, detectors=[{"name": "meso4", "bases": {"adam": {"lr": 0.004}}}], optimizers=[own], seeds=[0])
+    assert load_grid(path).cells()[0].base.settings["lr"] == 0.1
+
+
 WRONG = [
+    ({"optimizers": [{"name": "adam", "base": "sgd"}]}, "cannot be spent by the base optimizer 'sgd'"),
     ({"detectors": ["mesoo4"]}, "unknown detector 'mesoo4': did you mean 'meso4'"),
     ({"detectors": [{"name": "meso4", "sise": 64}]}, "detector 'meso4' has no setting 'sise': did you mean 'size'"),
     ({"optimizers": ["samm"]}, "unknown optimizer 'samm': did you mean 'sam'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +17,23 @@ store_app = typer.Typer(help="What is in a store of faces; verify it; look at it
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 
 
-def run_synth(out: Path, style: str, identities: int, frames: int, seed: int, workers: int) -> None:
+def run_synth(
+    out: Path, style: str, identities: int, frames: int, seed: int, workers: int, compression: Sequence[str] = ("c23",)
+) -> None:
     """Draw the mini dataset, with a progress bar."""
     from preprocessing.synthetic import draw_dataset, plan
 
     with progress() as bar:
-        task = bar.add_task(f"draw {style}", total=len(plan(style, identities, out=out)), unit="video")
+        task = bar.add_task(f"draw {style}", total=len(plan(style, identities, compression, out)), unit="video")
         summary = draw_dataset(
-            out, style=style, identities=identities, frames=frames, seed=seed, workers=workers, on_video=lambda _: bar.advance(task)
+            out,
+            style=style,
+            identities=identities,
+            frames=frames,
+            seed=seed,
+            workers=workers,
+            compression=compression,
+            on_video=lambda _: bar.advance(task),
         )
     console.print(str(summary), markup=False, soft_wrap=True)
 
@@ -33,13 +43,14 @@ def synth(
     style: Annotated[
         str, typer.Option(help="mini-a: FaceForensics++'s layout, four forgeries. mini-b: Celeb-DF's layout, one.")
     ] = "mini-a",
-    identities: Annotated[int, typer.Option(min=4, help="Drawn people; mini-a's people are paired, so take an even number.")] = 112,
+    identities: Annotated[int, typer.Option(min=6, help="Drawn people: an even number, since they are forged in pairs.")] = 112,
     frames: Annotated[int, typer.Option(min=1, help="Frames per video.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same videos.")] = 0,
+    compression: Annotated[list[str] | None, typer.Option(help="c23 or c40 for mini-a; give it twice for both.")] = None,
     workers: Workers = 2,
 ) -> None:
     """Draw the built-in mini dataset: people that do not exist, and forgeries of them, as real H.264 files."""
-    run_synth(out, style, identities, frames, seed, workers)
+    run_synth(out, style, identities, frames, seed, workers, compression or ["c23"])
 
 
 def run_preprocess(

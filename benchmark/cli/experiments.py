@@ -264,8 +264,10 @@ def evaluate(
 ) -> None:
     """Score stores with a trained checkpoint: metrics per frame and per video, and every face's score."""
     import pandas as pd
+    import torch
 
     from benchmark.checkpoint import load as load_checkpoint
+    from benchmark.config import ConfigError, DetectorSpec
     from benchmark.data import CachedImages, FaceFrames
     from benchmark.evaluate import score
     from benchmark.metrics import METRICS, measure, per_video
@@ -275,12 +277,11 @@ def evaluate(
     load(plugin)
     check_device(device)
     state = load_checkpoint(checkpoint)
-    spec = dict(state["cell"]["detector"])
-    name = spec.pop("name")
-    spec.pop("label", None)
-    detector = DETECTORS.build(name, **{**spec, **({"weights": "none"} if "weights" in spec else {})})
+    spec = DetectorSpec.model_validate(state["cell"]["detector"])
+    settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}  # they come from the checkpoint
+    detector = DETECTORS.build(spec.name, **settings)
     detector.load_state_dict(state["detector"])
-    detector.to(device)
+    detector.to(device, memory_format=torch.channels_last)
     table = Table(
         "store", "method", "level", "real", "fake", *METRICS, title=f"{checkpoint} at step {state['step']}", title_justify="left"
     )
@@ -296,8 +297,6 @@ def evaluate(
             rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
             rows = rows if split == "all" else rows[rows["split"] == split]
             if rows.empty:
-                from benchmark.config import ConfigError
-
                 there = sorted(set(store.manifest["split"]))
                 raise ConfigError(f"store {path} has no faces in split '{split}'; it has {', '.join(there)} (or take --split all)")
             frames = FaceFrames(rows.assign(domain=-1).reset_index(drop=True), (), images)
