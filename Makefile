@@ -19,11 +19,11 @@ $(BIN)/python: bootstrap.py
 	@touch $@
 
 $(VENV)/.installed: $(BIN)/python setup.py
-	$(BIN)/python -m pip install --disable-pip-version-check -q --progress-bar on -e .
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check -q --progress-bar on -e ".[test]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[test]"
 	@touch $@
 
 demo: $(VENV)/.installed
