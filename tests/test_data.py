@@ -95,7 +95,7 @@ def test_missing_methods_and_splits_are_named() -> None:
 def test_the_cache_holds_the_stores_faces(data: Path, tmp_path: Path) -> None:
     import shutil
 
-    shutil.copytree(data / "stores" / "mini-b", tmp_path / "store")
+    shutil.copytree(data / "stores" / "mini-b", tmp_path / "store", ignore=shutil.ignore_patterns("cache"))
     with FaceStore(tmp_path / "store") as store:
         calls: list[tuple[int, int]] = []
         images = CachedImages(store, 64, lambda done, total: calls.append((done, total))).images
