@@ -157,8 +157,8 @@ def split_warnings(train: TrainData, tests: Sequence[TestSet]) -> list[str]:
     found = []
     if train.train_split == "none":
         found.append(
-            f"training on split 'none' of store {train.store}: no official split keeps its people and videos apart, so nothing measured"
-            " on the same dataset says anything about unseen faces"
+            f"training on split 'none' of store {train.store}: no official split keeps its people and videos apart, so nothing"
+            " measured on the same dataset says anything about unseen faces"
         )
     if train.val_split == train.train_split:
         found.append(

@@ -172,7 +172,8 @@ def _copies(videos: Sequence[Video]) -> Iterator[Finding]:
     for video in videos:
         if video.kind == "video" and (size := _size(video.path)) > 0:
             by_size[size].append(video)
-    leaks, same = [], []
+    leaks: list[str] = []
+    same: list[str] = []
     for alike in by_size.values():
         by_content: dict[str, list[Video]] = defaultdict(list)
         for video in alike if len(alike) > 1 else ():
@@ -267,7 +268,8 @@ def _space(videos: Sequence[Video], out: Path, frames: int, size: int) -> Iterat
     need = int(len(videos) * frames * BYTES_PER_FACE * (size / 256) ** 2)
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
-    words = f"{len(videos)} videos at {frames} frames make a store of about {need / 1e9:.2g} GB; {free / 1e9:.3g} GB are free in {place}"
+    words = f"{len(videos)} videos at {frames} frames make a store of about {need / 1e9:.2g} GB"
+    words += f"; {free / 1e9:.3g} GB are free in {place}"
     yield Finding("error" if need > free else "note", words)
 
 

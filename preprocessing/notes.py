@@ -24,7 +24,7 @@ def notes(records: Iterable[dict[str, Any]]) -> list[str]:
             )
         if cropped[name]:
             found.append(
-                f"{cropped[name]} videos of {name} came as cut-out faces: they were resized, not aligned, and differ in that from all"
-                " other datasets"
+                f"{cropped[name]} videos of {name} came as cut-out faces: they were resized, not aligned, unlike the faces of other"
+                " datasets"
             )
     return found

@@ -1,4 +1,4 @@
-"""Celeb-DF, versions 1 and 2 (Li et al., CVPR 2020): two folders of real videos, one of forged ones, an official list of test videos."""
+"""Celeb-DF, versions 1 and 2 (Li et al., CVPR 2020): two real folders, a forged one, a list of test videos."""
 
 from __future__ import annotations
 

@@ -52,7 +52,10 @@ target_videos/000.mp4                                 a link to FaceForensics++'
 source_videos/<actor>/**/M101_*.mp4                   only read by the layout deeperforensics-1.0-source"""
     counts = "11000 fake (11 variants of 1000, split 703, 96, 201); real: 1000 targets of FaceForensics++ c23; 48475 source videos"
     splits = "official: lists/splits/{train,val,test}.txt for the forged videos; a target follows its forgeries"
-    peer = "DeepfakeBench takes the source videos as the real class, all of them in train, val and test, and stops at names not in the lists"
+    peer = (
+        "DeepfakeBench takes the source videos as the real class, all of them in train, val and test, and stops at names that"
+        " no list has"
+    )
     split_files = tuple(SPLIT_FILES.values())
     totals = tuple(Total(n, 1, split, VARIANTS[0]) for split, n in (("train", 703), ("val", 96), ("test", 201)))
 
@@ -108,8 +111,8 @@ source_videos/<actor>/**/M101_*.mp4                   only read by the layout de
 class DeeperForensicsSource(DeeperForensics):
     """As `DeeperForensics`, but the source videos are the real class, as in DeepfakeBench. Never chosen by "auto".
 
-    No list gives the source videos a split: an actor's videos follow the forgeries with the actor's face; where those are in several
-    splits or in none, they get the split "none".
+    No list gives the source videos a split: an actor's videos follow the forgeries with the actor's face; where those are in
+    several splits or in none, they get the split "none".
     """
 
     name = "deeperforensics-1.0-source"

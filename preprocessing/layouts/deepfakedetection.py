@@ -1,4 +1,4 @@
-"""DeepFakeDetection (Google and Jigsaw, 2019): actors' videos and their forgeries, in FaceForensics++'s folders. No official split."""
+"""DeepFakeDetection (Google and Jigsaw, 2019): actors' videos and their forgeries, in FaceForensics++'s folders. No split."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ NAMES = {REAL: re.compile(r"(\d+)__.+"), FORGED: re.compile(r"(\d+_\d+)__.+__[^_
 class DeepFakeDetection(Layout):
     """Actors' videos ("01__scene") and their forgeries ("01_02__scene__CODE": target, source), at one compression level.
 
-    The dataset has no official split: every video has the split "none". The same actors act in most videos, so no split of one's own
-    by video keeps people apart.
+    The dataset has no official split: every video has the split "none". The same actors act in most videos, so no split of one's
+    own by video keeps people apart.
     """
 
     name = "deepfakedetection"
     title = "DeepFakeDetection"
     url = "https://github.com/ondyari/FaceForensics"
-    terms = "FaceForensics terms of use: the same form and download script as FaceForensics++ (-d DeepFakeDetection_original, -d DeepFakeDetection)"
+    terms = (
+        "FaceForensics terms of use: FaceForensics++'s form and download script (-d DeepFakeDetection_original, DeepFakeDetection)"
+    )
     tree = """\
 original_sequences/actors/<c23|c40|raw>/videos/01__exit_phone_room.mp4
 manipulated_sequences/DeepFakeDetection/<c23|c40|raw>/videos/01_02__exit_phone_room__YVGY8LOK.mp4

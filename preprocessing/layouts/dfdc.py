@@ -31,8 +31,8 @@ LABELS = {"real": 0, "fake": 1, "0": 0, "1": 1}
 class DFDC(Layout):
     """Training parts with a metadata.json each, and test videos with a labels.csv. Any subset of the parts is accepted.
 
-    The dataset does not say by which method a forgery was made: the method is "fake". A forged training video has the identity of the
-    original that it was made from. A video without a label is left out, and a note says so: labels are never guessed.
+    The dataset does not say by which method a forgery was made: the method is "fake". A forged training video has the identity of
+    the original that it was made from. A video without a label is left out, and a note says so: labels are never guessed.
     """
 
     name = "dfdc"
@@ -40,8 +40,8 @@ class DFDC(Layout):
     url = "https://ai.meta.com/datasets/dfdc/"
     terms = "the challenge's licence, accepted with an account at Meta AI or Kaggle (deepfake-detection-challenge)"
     tree = """\
-train/dfdc_train_part_0/{metadata.json, aagfhgtpmv.mp4, ...} ... train/dfdc_train_part_49/   {"x.mp4": {"label": "FAKE", "original": "y.mp4"}}
-test/{labels.csv, aalscayrfi.mp4, ...}                                                       filename,label  (1 is fake)"""
+train/dfdc_train_part_<0 ... 49>/{metadata.json, aagfhgtpmv.mp4, ...}     {"x.mp4": {"label": "FAKE", "original": "y.mp4"}}
+test/{labels.csv, aalscayrfi.mp4, ...}                                    filename,label  (1 is fake)"""
     counts = "train 119154 in 50 parts (19154 real, 100000 fake); test 5000 (2500 real, 2500 fake)"
     splits = "official: train parts and test folder; there is no validation split here"
     peer = "DeepfakeBench needs all 50 parts even for testing, overwrites 'val' with one video and copies training videos into it"
@@ -90,7 +90,7 @@ class DFDCP(Layout):
     url = "https://ai.meta.com/datasets/dfdc/"
     terms = "the challenge's licence, accepted with an account at Meta AI; ask for the preview dataset"
     tree = """\
-dataset.json                                     {"method_A/.../x.mp4": {"label": "fake", "set": "train", "target_id": 1, "swapped_id": 2}}
+dataset.json         {"method_A/.../x.mp4": {"label": "fake", "set": "train", "target_id": 1, "swapped_id": 2}}
 original_videos/**/<name>.mp4   method_A/**/<name>.mp4   method_B/**/<name>.mp4"""
     counts = "1131 real, 4119 fake"
     splits = "official: dataset.json says train or test; there is no validation split"

@@ -1,4 +1,4 @@
-"""WildDeepfake (Zi et al., ACM MM 2020): sequences of faces that the authors have cut out already, in folders or in tar archives."""
+"""WildDeepfake (Zi et al., ACM MM 2020): sequences of faces that the authors have cut out, in folders or in tar archives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WildDeepfake(Layout):
     terms = "research only; fill in the form linked there to get the archives"
     tree = """\
 real_train/<n>.tar.gz  real_test/<n>.tar.gz  fake_train/<n>.tar.gz  fake_test/<n>.tar.gz
-or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...        (also "real train/", real/train/; extracted is read faster)"""
+or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also "real train/", real/train/; faster to read)"""
     counts = "3805 real and 3509 fake face sequences, 1180099 images, from 707 videos"
     splits = "official: the folders' train and test; there is no validation split"
     totals = (Total(3805, 0), Total(3509, 1))
