@@ -266,6 +266,12 @@ def test_wilddeepfake_in_folders_and_archives(tmp_path: Path) -> None:
     assert made["none/real/train/5/real/0"] == (0, "train", "real-train-5")
     assert made["none/fake/test/8/fake/9"] == (1, "test", "fake-test-8")
     assert any("2 archives" in n for n in notes)
+    for other in ("real train", "real/train", "deepfake_in_the_wild/real_train"):
+        place = tmp_path / other
+        place.parent.mkdir(exist_ok=True)
+        (tmp_path / "real_train").rename(place)
+        assert rows(read_layout(tmp_path, "wilddeepfake")) == made
+        place.rename(tmp_path / "real_train")
     # Extracted beside the archive: the same names, and nothing twice.
     with tarfile.open(tmp_path / "fake_train/8.tar.gz") as archive:
         archive.extractall(tmp_path / "fake_train", filter="data")

@@ -15,7 +15,7 @@ class UADFV(Layout):
     name = "uadfv"
     title = "UADFV"
     url = "https://github.com/yuezunli/WIFS2018_In_Ictu_Oculi"
-    terms = "research only; ask the authors (address in their repositories) for the archive, there is no form to sign"
+    terms = "research only; ask the authors of the papers for the archive"
     tree = """\
 real/0000.mp4 ... real/0048.mp4     fake/0000_fake.mp4 ... fake/0048_fake.mp4     (a level videos/ in between is accepted)"""
     counts = "49 real, 49 fake"

@@ -23,10 +23,10 @@ class WildDeepfake(Layout):
     name = "wilddeepfake"
     title = "WildDeepfake"
     url = "https://github.com/deepfakeinthewild/deepfake-in-the-wild"
-    terms = "research only; fill in the form linked there to get the archives"
+    terms = "research only; the repository says how to ask its authors for the archives"
     tree = """\
 real_train/<n>.tar.gz  real_test/<n>.tar.gz  fake_train/<n>.tar.gz  fake_test/<n>.tar.gz
-or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also "real train/", real/train/; faster to read)"""
+or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also real/train/; faster to read)"""
     counts = "3805 real and 3509 fake face sequences, 1180099 images, from 707 videos"
     splits = "official: the folders' train and test; there is no validation split"
     totals = (Total(3805, 0), Total(3509, 1))
@@ -68,7 +68,9 @@ or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also "r
 
 
 def _part(label: str, split: str) -> Part:
-    return Part(f"{label}_{split}", None, "warning", (f"{label} {split}", f"{label}/{split}"))
+    return Part(
+        f"{label}_{split}", None, "warning", (f"{label} {split}", f"{label}/{split}", f"deepfake_in_the_wild/{label}_{split}")
+    )
 
 
 def _sources(folder: Path | None) -> dict[str, Path]:
