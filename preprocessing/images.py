@@ -24,6 +24,11 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES) and path.is_file()
 
 
+def has_images(folder: Path) -> bool:
+    """Whether an image lies anywhere below a folder."""
+    return any(_is_image(file) for _, _, files in os.walk(folder, followlinks=True) for file in files)
+
+
 def find_sequences(source: Path) -> list[str]:
     """Every folder below `source` (a folder or an archive) that holds images, relative with slashes ("." for the top), sorted.
 

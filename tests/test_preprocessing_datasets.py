@@ -16,6 +16,7 @@ from preprocessing.crops import fit
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import Video, read_layout
 from preprocessing.pipeline import Settings, preprocess
+from preprocessing.sheet import contact_sheet
 from preprocessing.store import FaceStore
 
 
@@ -280,6 +281,11 @@ def test_wilddeepfake_in_folders_and_archives(tmp_path: Path) -> None:
     assert sum(bool(v.inside) for v in again) == 2
 
 
+def test_own_videos_in_train_and_test_folders_are_not_wilddeepfake(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{c}/{s}/swap/a.mp4" for c in ("real", "fake") for s in ("train", "test")))
+    assert {v.kind for v in read_layout(tmp_path, name="own")} == {"video"}
+
+
 def test_crops_become_a_store_that_says_so(tmp_path: Path) -> None:
     found = read_layout(wild(tmp_path / "wild"))
     summary = preprocess(found, tmp_path / "store", SMALL, detector=Squares())
@@ -299,6 +305,8 @@ def test_crops_become_a_store_that_says_so(tmp_path: Path) -> None:
         assert all("no landmarks" in r for r in reasons)
         assert manifest.loc["WildDeepfake/none/fake/train/8/fake/4/000033", "split"] == "train"
         assert store.verify() == []
+        contact_sheet(store, tmp_path / "sheet.png", landmarks=True)
+        assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     again = preprocess(found, tmp_path / "two", SMALL, workers=2, detector=Squares())
     assert again.fingerprint == summary.fingerprint
     assert preprocess(found, tmp_path / "store", SMALL, detector=Squares()).notes == summary.notes

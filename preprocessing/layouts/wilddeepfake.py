@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.images import ARCHIVES, find_sequences, is_archive
+from preprocessing.images import ARCHIVES, find_sequences, has_images, is_archive
 from preprocessing.layouts.base import NO_COMPRESSION, Doubt, Layout, Note, Part, Total, Video, ignore, need_folder
 
 CLASSES = ("real", "fake")
@@ -33,9 +33,10 @@ or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also re
     named_by_stem = False
 
     def matches(self, root: Path) -> bool:
-        """True where at least two of the four folders exist and hold an archive or folders."""
+        """True where at least two of the four folders exist and the first thing in one of them is an archive or holds images."""
         folders = [f for label in CLASSES for split in SPLITS if (f := _part(label, split).place(root)) is not None]
-        return len(folders) >= 2 and any(is_archive(p) or p.is_dir() for f in folders for p in f.iterdir())
+        first = (next(iter(_sources(f).values()), None) for f in folders)
+        return len(folders) >= 2 and any(is_archive(p) or has_images(p) for p in first if p is not None)
 
     def videos(self, root: Path, *, dataset: str | None = None, compression: str = "c23", note: Note = ignore) -> list[Video]:
         """See `Layout.videos`; `compression` has no meaning here. Archives are read through once to list their sequences."""
