@@ -16,7 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.config import ConfigError
+from benchmark.config import ConfigError, TestSet, TrainData
 from benchmark.seeding import stream
 from detectors.base import Batch
 from preprocessing.store import FaceStore
@@ -150,6 +150,25 @@ def choose(
         rows = rows[(size <= frames) | ((order * frames) // size != ((order - 1) * frames) // size)]
     domain = {method: i for i, method in enumerate(wanted)} | {REAL: -1}
     return rows.assign(domain=rows["method"].map(domain).astype("int64")).reset_index(drop=True), wanted
+
+
+def split_warnings(train: TrainData, tests: Sequence[TestSet]) -> list[str]:
+    """Sentences about splits that say less than they seem to: training data without a split, and faces that are used twice."""
+    found = []
+    if train.train_split == "none":
+        found.append(
+            f"training on split 'none' of store {train.store}: no official split keeps its people and videos apart, so nothing"
+            " measured on the same dataset says anything about unseen faces"
+        )
+    if train.val_split == train.train_split:
+        found.append(
+            f"validation uses the training faces (split '{train.val_split}' of store {train.store}); select checkpoints by 'last'"
+        )
+    for test in tests:
+        if test.store == train.store and test.split in (train.train_split, train.val_split):
+            use = "trained" if test.split == train.train_split else "validated"
+            found.append(f"test set '{test.name}' is split '{test.split}' of store {test.store}, on which the cells are {use}")
+    return found
 
 
 class BalancedBatches:

@@ -130,6 +130,7 @@ def preprocess(
             info = writer.finish()
         summary.errors = [(video_key(r), r["error"]) for r in writer.records() if r["error"] is not None]
     summary.counts = info["counts"]
+    summary.notes += info.get("notes", [])
     summary.fingerprint = info["fingerprint"]
     return summary
 

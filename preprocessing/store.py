@@ -43,7 +43,8 @@ NOT_CONTENT = ("image_format",)
 """Settings that do not change a face's content, and so not the fingerprint."""
 
 Record = dict[str, Any]
-"""What a store knows of one video: METADATA, "error", and "frames": a list of [frame, status, reason, digest]."""
+"""What a store knows of one video: METADATA, "error", "frames": a list of [frame, status, reason, digest], and "aligned": False
+where the dataset came as cut-out faces."""
 
 
 def face_key(video_key: str, frame: int) -> str:
@@ -151,7 +152,7 @@ class FaceStore:
         return codec.decode_image(self._need("images", key))
 
     def landmarks(self, key: str) -> NDArray[Any]:
-        """The landmarks under `key`: (L, 2) float32, x and y in pixels of the image.
+        """The landmarks under `key`: (L, 2) float32, x and y in pixels of the image; L is 0 where a crop came without any.
 
         Raises:
             PreprocessingError: if the store has no such face.

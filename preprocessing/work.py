@@ -68,6 +68,8 @@ class VideoFaces:
     @property
     def warning(self) -> str | None:
         """The first thing that went wrong without costing a face (a mask that cannot be read), or None."""
+        if self.video.kind == "crops":
+            return None  # a crop without landmarks is nothing unusual; its reason stands in the ledger
         return next((f"frame {row.frame}: {row.reason}" for row in self.rows if row.status == "face" and row.reason), None)
 
 
@@ -86,6 +88,10 @@ class Work:
     def __call__(self, video: Video) -> VideoFaces:
         """Sample, detect, align and encode. A video that cannot be read is a result, not an exception."""
         cv2.setNumThreads(1)  # parallelism is over videos
+        if video.kind == "crops":
+            from preprocessing.crops import take_crops  # it builds on this module
+
+            return take_crops(video, self.settings, self.detector)
         finder = Finder(self.detector, self.settings.size)
         found: dict[int, Face] = {}
         shapes: dict[int, tuple[int, ...]] = {}

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA, Video
+from preprocessing.notes import notes
 from preprocessing.store import (
     DATABASES,
     FACES,
@@ -138,6 +139,7 @@ class StoreWriter:
             "fingerprint": fingerprint(self.settings, self.records()),
             "settings": self.settings,
             "counts": count(self.records()),
+            "notes": notes(self.records()),
             "libraries": library_versions(),
         }
         try:
@@ -174,7 +176,9 @@ def _beside(path: Path) -> Path:
 def to_record(done: VideoFaces) -> Record:
     """What a store knows of one video."""
     frames = [[row.frame, row.status, row.reason, row.digest] for row in done.rows]
-    return {**describe(done.video), "error": done.error, "frames": frames}
+    # Only where it is so: the records of other stores stay what they were.
+    given = {"aligned": False} if done.video.kind == "crops" else {}
+    return {**describe(done.video), **given, "error": done.error, "frames": frames}
 
 
 def describe(video: Video) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def run_preprocess(
 
 def show_summary(summary: Any) -> None:
     """What a preprocessing run did, and what became of every sampled frame."""
+    for sentence in summary.notes:
+        errors.print(f"[yellow]note[/] {escape(sentence)}", soft_wrap=True)
     for key, sentence in summary.warnings:
         errors.print(f"[yellow]warning[/] {key}: {sentence}", soft_wrap=True)
     counts = summary.counts
@@ -93,7 +95,13 @@ def show_summary(summary: Any) -> None:
 
 def preprocess(
     source: Annotated[Path, typer.Argument(help="A dataset's folder, or any folder of videos.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The store to write; a store that is there half-way is continued.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The store to write; a store that is there half-way is continued.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only look for what is missing, doubled, leaking or unreadable; exit code 1 if anything is."),
+    ] = False,
     layout: Annotated[
         str, typer.Option(help="The dataset's folder layout (see: dfgrid list datasets); auto looks at the folder.")
     ] = "auto",
@@ -108,8 +116,17 @@ def preprocess(
     ] = False,
     workers: Workers = 1,
 ) -> None:
-    """Sample frames, find and align faces, and write them to a store."""
+    """Sample frames, find and align faces, and write them to a store; or only --check the dataset's folder."""
+    if check:
+        from benchmark.cli.doctor import run_check
+
+        run_check(source, layout, compression, name, out, frames)
+        return
+    from preprocessing.errors import PreprocessingError
     from preprocessing.pipeline import Settings
+
+    if out is None:
+        raise PreprocessingError("name the store to write with --out (or only look at the folder with --check)")
 
     settings = Settings(frames=frames, predictor=predictor)
     summary = run_preprocess(source, layout, out, name, compression, settings, workers, retry)

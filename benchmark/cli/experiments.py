@@ -58,7 +58,7 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
 def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only: list[str] | None = None) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
-    from benchmark.data import BalancedBatches, FaceFrames
+    from benchmark.data import BalancedBatches, FaceFrames, split_warnings
     from benchmark.launch import Event, run_cells, write_index
     from benchmark.run import open_stores, select
 
@@ -66,6 +66,8 @@ def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only:
     cells = chosen(grid.cells(), only)
     stores = open_stores(cells[0], data)
     (rows, methods), _ = select(cells[0], stores)
+    for sentence in split_warnings(grid.train, grid.tests):
+        errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
     empty: Any = None  # the pixels do not matter for counting steps
     steps = BalancedBatches(FaceFrames(rows, methods, empty), grid.protocol.batch_size, 0).steps * grid.protocol.epochs
     folder = runs / grid.name

@@ -75,6 +75,7 @@ def datasets() -> None:
     for name, layout in LAYOUTS.items():
         console.print(f"[bold]{name}[/]  {layout.title}")
         console.print(f"  {layout.url}" if layout.url else "  (no download)", f"  terms: {layout.terms}", sep="\n", soft_wrap=True)
+        console.print(f"  has: {layout.counts}", f"  splits: {layout.splits}", sep="\n", markup=False, soft_wrap=True)
         for line in layout.tree.strip("\n").splitlines():
             console.print(f"    {line}", style="dim", markup=False, soft_wrap=True)
         console.print()

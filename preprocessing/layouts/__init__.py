@@ -5,25 +5,75 @@ from __future__ import annotations
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError, did_you_mean
-from preprocessing.layouts.base import METADATA, NO_COMPRESSION, SPLITS, Layout, Note, Video, check_unique, ignore, need_folder
-from preprocessing.layouts.celebdf import CelebDF
+from preprocessing.layouts.base import (
+    METADATA,
+    NO_COMPRESSION,
+    SPLITS,
+    Doubt,
+    Layout,
+    Note,
+    Video,
+    check_unique,
+    ignore,
+    need_folder,
+)
+from preprocessing.layouts.celebdf import CelebDF, CelebDFv1
+from preprocessing.layouts.deeperforensics import DeeperForensics, DeeperForensicsSource
+from preprocessing.layouts.deepfakedetection import DeepFakeDetection
+from preprocessing.layouts.dfdc import DFDC, DFDCP
 from preprocessing.layouts.faceforensics import FaceForensics
 from preprocessing.layouts.folder import Folder
+from preprocessing.layouts.uadfv import UADFV
+from preprocessing.layouts.wilddeepfake import WildDeepfake
 
 __all__ = [
     "LAYOUTS",
     "METADATA",
     "NO_COMPRESSION",
     "SPLITS",
+    "Doubt",
     "Layout",
     "Note",
     "Video",
     "check_unique",
+    "find_layout",
     "read_layout",
 ]
 
 # In the order in which "auto" asks them; "folder" matches everything and stays last.
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (FaceForensics(), CelebDF(), Folder())}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        FaceForensics(),
+        DeepFakeDetection(),
+        CelebDFv1(),
+        CelebDF(),
+        DFDCP(),
+        DFDC(),
+        DeeperForensics(),
+        DeeperForensicsSource(),
+        UADFV(),
+        WildDeepfake(),
+        Folder(),
+    )
+}
+
+
+def find_layout(folder: Path, layout: str = "auto", note: Note = ignore) -> Layout:
+    """The layout of that name, or with "auto" the first that matches the tree.
+
+    Raises:
+        PreprocessingError: unknown layout, or a folder above a dataset.
+    """
+    if layout == "auto":
+        chosen = next(candidate for candidate in LAYOUTS.values() if candidate.matches(folder))
+        if isinstance(chosen, Folder):
+            _refuse_parent(folder)
+        note(f"{folder} is read as layout '{chosen.name}'")
+        return chosen
+    if layout not in LAYOUTS:
+        raise PreprocessingError(f"unknown layout '{layout}': {did_you_mean(layout, [*LAYOUTS, 'auto'])}")
+    return LAYOUTS[layout]
 
 
 def read_layout(
@@ -46,15 +96,7 @@ def read_layout(
         PreprocessingError: unknown layout, missing folder, split list or videos, two files with one name.
     """
     folder = need_folder(Path(root).expanduser())
-    if layout == "auto":
-        chosen = next(candidate for candidate in LAYOUTS.values() if candidate.matches(folder))
-        if isinstance(chosen, Folder):
-            _refuse_parent(folder)
-        note(f"{folder} is read as layout '{chosen.name}'")
-    elif layout in LAYOUTS:
-        chosen = LAYOUTS[layout]
-    else:
-        raise PreprocessingError(f"unknown layout '{layout}': {did_you_mean(layout, [*LAYOUTS, 'auto'])}")
+    chosen = find_layout(folder, layout, note)
     videos = sorted(chosen.videos(folder, dataset=name, compression=compression, note=note), key=lambda v: v.key)
     check_unique(videos)
     return videos

@@ -14,6 +14,8 @@ from preprocessing.errors import PreprocessingError
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 SPLITS = ("train", "val", "test", "none")
+KINDS = ("video", "crops")
+"""What lies at a video's path: a video file, or images that are cut-out faces already."""
 NO_COMPRESSION = "none"
 """Stands for the compression level in keys of datasets that have only one."""
 
@@ -23,6 +25,12 @@ Note = Callable[[str], None]
 
 def ignore(sentence: str) -> None:
     """A `Note` for callers who do not listen."""
+
+
+class Doubt(str):
+    """A note about something that looks wrong (a file that the dataset's own list names is missing), not merely worth knowing."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,9 @@ class Video:
         path: the file. It is never written to a store.
         compression: "c23", "c40", "raw", or "none" where the dataset has one level only.
         mask: the video of the forged region, or None.
+        kind: "video": the path is a video file. "crops": it is a folder of images, or an archive (tar) with such a folder, and the
+            images are cut-out faces already; they are resized, not aligned. An image's name is its frame number.
+        inside: the images' folder inside the archive, "." for its top; "" where `path` is no archive.
     """
 
     dataset: str
@@ -50,6 +61,8 @@ class Video:
     path: Path
     compression: str
     mask: Path | None = None
+    kind: str = "video"
+    inside: str = ""
 
     def __post_init__(self) -> None:
         # macOS hands out decomposed names, Linux composed ones: without this the same dataset would give two fingerprints.
@@ -64,6 +77,7 @@ class Video:
         if len(f"{self.key}/000000".encode()) > MAX_KEY_BYTES:
             raise PreprocessingError(f"the name '{self.key}' is longer than {MAX_KEY_BYTES} bytes; shorten the folder or file name")
         assert self.split in SPLITS
+        assert self.kind in KINDS
         assert self.label in (0, 1)
 
     @property
@@ -75,6 +89,44 @@ class Video:
 MAX_KEY_BYTES = 511  # LMDB's own limit
 METADATA = ("dataset", "compression", "method", "video", "label", "split", "identity")
 """The fields of a Video that a store keeps."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder that the dataset has, for the doctor.
+
+    Attributes:
+        folder: relative to the root, with slashes.
+        count: videos that its authors put there, or None where that is not known.
+        absent: how bad it is when it is missing: "error" (nothing can be read), "warning" or "note" (it is optional).
+        also: other names under which the layout accepts it.
+    """
+
+    folder: str
+    count: int | None = None
+    absent: str = "error"
+    also: tuple[str, ...] = ()
+
+    def place(self, root: Path) -> Path | None:
+        """Where it is below `root`, or None."""
+        return next((root / name for name in (self.folder, *self.also) if (root / name).is_dir()), None)
+
+
+@dataclass(frozen=True)
+class Total:
+    """So many videos of one label (and split, and method) the whole dataset has."""
+
+    count: int
+    label: int
+    split: str | None = None
+    method: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(x for x in (("real", "fake")[self.label], self.method, self.split and f"in {self.split}") if x)
+
+    def found(self, videos: Iterable[Video]) -> int:
+        """How many of `videos` it means."""
+        return sum(v.label == self.label and self.split in (None, v.split) and self.method in (None, v.method) for v in videos)
 
 
 class Layout(ABC):
@@ -90,6 +142,20 @@ class Layout(ABC):
     """Licence, and what to sign."""
     tree: ClassVar[str]
     """The expected folders, as text to show."""
+    counts: ClassVar[str] = ""
+    """How many videos the whole dataset has, as text to show."""
+    splits: ClassVar[str] = ""
+    """Where the splits come from, as text to show."""
+    peer: ClassVar[str] = ""
+    """What DeepfakeBench's own scripts do wrong with this dataset, or "": one sentence for those who compare."""
+    split_files: ClassVar[tuple[str, ...]] = ()
+    """Files of the dataset without which no split is known; relative to the root."""
+    totals: ClassVar[tuple[Total, ...]] = ()
+    """Expected numbers of videos."""
+    people_shared: ClassVar[bool] = False
+    """Whether the official splits themselves share people between training and test."""
+    named_by_stem: ClassVar[bool] = True
+    """Whether two files of one stem in one folder would get one name."""
 
     @abstractmethod
     def matches(self, root: Path) -> bool:
@@ -108,6 +174,10 @@ class Layout(ABC):
         Raises:
             PreprocessingError: if something the layout needs is missing; the sentence names it.
         """
+
+    def parts(self, compression: str = "c23") -> tuple[Part, ...]:
+        """The folders that the dataset has, with their numbers of videos."""
+        return ()
 
 
 def find_videos(folder: Path) -> list[Path]:
@@ -147,3 +217,36 @@ def need_folder(root: Path) -> Path:
     if not root.is_dir():
         raise PreprocessingError(f"{root} is {'no folder' if root.exists() else 'missing'}; give the folder that holds the videos")
     return root
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Every video below `folder` by its name without suffix.
+
+    Raises:
+        PreprocessingError: if two have one name.
+    """
+    table: dict[str, Path] = {}
+    for path in find_videos(folder):
+        if path.stem in table:
+            raise PreprocessingError(f"{table[path.stem]} and {path} have one name; keep only one of them in {folder}")
+        table[path.stem] = path
+    return table
+
+
+def example(names: Iterable[str]) -> str:
+    """The end of a sentence: the first of some names."""
+    return f"e.g. {min(names)}"
+
+
+def read_text(file: Path, why: str) -> str:
+    """A file that comes with the dataset.
+
+    Raises:
+        PreprocessingError: if it is missing or no text; `why` says what it is needed for.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise PreprocessingError(f"{file} is missing; it comes with the dataset, and without it {why}") from None
+    except UnicodeDecodeError as error:
+        raise PreprocessingError(f"{file} is no text file ({error.reason}); get it from the dataset again") from error

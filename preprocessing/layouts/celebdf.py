@@ -1,11 +1,12 @@
-"""Celeb-DF-v2 (Li et al., CVPR 2020): two folders of real videos, one of forged ones, an official list of test videos."""
+"""Celeb-DF, versions 1 and 2 (Li et al., CVPR 2020): two real folders, a forged one, a list of test videos."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import NO_COMPRESSION, Layout, Note, Video, find_videos, ignore, need_folder
+from preprocessing.layouts.base import NO_COMPRESSION, Doubt, Layout, Note, Part, Total, Video, find_videos, ignore, need_folder
 
 TEST_LIST = "List_of_testing_videos.txt"
 FOLDERS = {"Celeb-real": 0, "YouTube-real": 0, "Celeb-synthesis": 1}
@@ -27,6 +28,17 @@ class CelebDF(Layout):
 List_of_testing_videos.txt                         "1 YouTube-real/00170.mp4" (1 real, 0 fake)
 Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp4     (a level videos/ in between is accepted)"""
 
+    counts = "890 real (Celeb-real 590, YouTube-real 300), 5639 fake; 518 of them for testing (178 real, 340 fake)"
+    splits = "official test list; all other videos are training, there is no validation split"
+    peer = (
+        "DeepfakeBench's rearrange keeps only one of the two real folders for training, trains on the test videos too (val = test)"
+        " and lists test videos without frames"
+    )
+    split_files = (TEST_LIST,)
+    totals = (Total(178, 0, "test"), Total(340, 1, "test"))
+    people_shared = True
+    sizes: ClassVar[tuple[int, int, int]] = (590, 300, 5639)
+
     def matches(self, root: Path) -> bool:
         """True where one of the dataset's three folders exists."""
         return any((root / folder).is_dir() for folder in FOLDERS)
@@ -46,11 +58,35 @@ Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp
                 method = "real" if label == 0 else folder
                 found.append(Video(name, method, label, split, _identity(folder, path.stem), path.stem, path, NO_COMPRESSION))
         if not found:
-            raise PreprocessingError(f"{root} has no Celeb-DF-v2 videos; they are expected in {', '.join(FOLDERS)}")
+            raise PreprocessingError(f"{root} has no {self.title} videos; they are expected in {', '.join(FOLDERS)}")
         if unseen:
-            note(f"{len(unseen)} of the {len(tested)} videos in {TEST_LIST} are not in {root}, e.g. {min(unseen)}")
+            note(Doubt(f"{len(unseen)} of the {len(tested)} videos in {TEST_LIST} are not in {root}, e.g. {min(unseen)}"))
         note(f"{name} has no official validation videos: its splits are train and test")
         return found
+
+    def parts(self, compression: str = "c23") -> tuple[Part, ...]:
+        """See `Layout.parts`."""
+        return tuple(Part(folder, count) for folder, count in zip(FOLDERS, self.sizes, strict=True))
+
+
+class CelebDFv1(CelebDF):
+    """Version 1: the same folders, fewer videos. "auto" knows it by its list of 38 real and 62 fake test videos."""
+
+    name = "celeb-df-v1"
+    title = "Celeb-DF-v1"
+    counts = "408 real (Celeb-real 158, YouTube-real 250), 795 fake; 100 of them for testing (38 real, 62 fake)"
+    totals = (Total(38, 0, "test"), Total(62, 1, "test"))
+    sizes = (158, 250, 795)
+
+    def matches(self, root: Path) -> bool:
+        """True where the official list of version 1 lies beside one of the folders."""
+        if not super().matches(root):
+            return False
+        try:
+            labels = list(read_test_list(root).values())
+        except PreprocessingError:
+            return False
+        return (labels.count(0), labels.count(1)) == (38, 62)
 
 
 def read_test_list(root: Path) -> dict[str, int]:

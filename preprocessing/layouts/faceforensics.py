@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import Layout, Note, Video, find_videos, ignore, need_folder
+from preprocessing.layouts.base import Doubt, Layout, Note, Part, Total, Video, by_stem, find_videos, ignore, need_folder
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 COMPRESSIONS = ("raw", "c23", "c40")
@@ -36,6 +36,15 @@ manipulated_sequences/<method>/<c23|c40|raw>/videos/000_003.mp4
 manipulated_sequences/<method>/masks/videos/000_003.mp4       (optional)
 <method>: Deepfakes Face2Face FaceSwap NeuralTextures FaceShifter"""
 
+    counts = "1000 real (splits 720, 140, 140), 1000 for each of the five forgeries, at each of raw, c23 and c40; masks for four"
+    splits = "official: train.json, val.json, test.json by identity; a forged video belongs to the split of its pair"
+    peer = (
+        "DeepfakeBench's rearrange puts forged videos of unknown names into all three splits, and stops with a KeyError where"
+        " DeepFakeDetection or FaceShifter is not in this folder too"
+    )
+    split_files = ("train.json", "val.json", "test.json")
+    totals = (Total(720, 0, "train"), Total(140, 0, "val"), Total(140, 0, "test"))
+
     def matches(self, root: Path) -> bool:
         """True where one of the dataset's two folders of sequences exists."""
         return (root / REAL).is_dir() or any((root / FORGED / m).is_dir() for m in METHODS)
@@ -47,20 +56,30 @@ manipulated_sequences/<method>/masks/videos/000_003.mp4       (optional)
         name = dataset or self.title
         found: list[Video] = []
         for method, folder in [("real", root / REAL), *((m, root / FORGED / m) for m in METHODS)]:
-            masks = _by_stem(folder / "masks") if method != "real" else {}
-            for stem, path in _by_stem(folder / compression).items():
+            masks = by_stem(folder / "masks") if method != "real" else {}
+            for stem, path in by_stem(folder / compression).items():
                 label, split = int(method != "real"), split_of.get(stem, "none")
                 found.append(Video(name, method, label, split, stem, stem, path, compression, masks.get(stem)))
         if not found:
             raise PreprocessingError(_nothing(root, compression))
         strays = [v for v in found if v.split == "none"]
         if strays:
-            note(f"{len(strays)} videos of {name} are in no split list and get the split 'none', e.g. {strays[0].path.name}")
+            note(Doubt(f"{len(strays)} videos of {name} are in no split list and get the split 'none', e.g. {strays[0].path.name}"))
         missing = set(split_of) - {v.video for v in found}
         real = {i for i in missing if "_" not in i}
         if real:
-            note(f"{len(real)} of the real videos that the split lists name are not in {root / REAL / compression}")
+            note(Doubt(f"{len(real)} of the real videos that the split lists name are not in {root / REAL / compression}"))
         return found
+
+    def parts(self, compression: str = "c23") -> tuple[Part, ...]:
+        """See `Layout.parts`."""
+        made = [Part(f"{REAL.as_posix()}/{compression}", 1000)]
+        for method in METHODS:
+            extra = method == "FaceShifter"
+            made.append(Part(f"{FORGED.as_posix()}/{method}/{compression}", 1000, "note" if extra else "warning"))
+            if not extra:
+                made.append(Part(f"{FORGED.as_posix()}/{method}/masks", 1000, "note"))
+        return tuple(made)
 
 
 def read_splits(root: Path) -> dict[str, str]:
@@ -87,15 +106,6 @@ def read_splits(root: Path) -> dict[str, str]:
                     raise PreprocessingError(
                         f"'{word}' is in {table[word]}.json and in {split}.json of {root}; use the official lists"
                     )
-    return table
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    table: dict[str, Path] = {}
-    for path in find_videos(folder):
-        if path.stem in table:
-            raise PreprocessingError(f"{table[path.stem]} and {path} have one name; keep only one of them in {folder}")
-        table[path.stem] = path
     return table
 
 

@@ -24,6 +24,10 @@ class Folder(Layout):
     tree = """\
 real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly in the folder, all real
 (.avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm .wmv)"""
+    counts = "what you have"
+    splits = "none: all videos have the split 'none', so they are for testing; training on them warns"
+    named_by_stem = False
+    people_shared = True
 
     def matches(self, root: Path) -> bool:
         """True: the layout of last resort."""

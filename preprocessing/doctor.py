@@ -1,0 +1,288 @@
+"""Looks at a dataset's folder before hours are spent on it: what is missing, doubled, leaking, unreadable, or too large."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from unicodedata import normalize
+
+import av
+from av.error import FFmpegError
+
+from preprocessing.errors import PreprocessingError
+from preprocessing.images import list_images, read_images
+from preprocessing.layouts import Doubt, Layout, Video, check_unique, find_layout
+from preprocessing.layouts.base import find_videos, need_folder
+from preprocessing.peer_splits import read_peer_file, split_errors
+
+SEVERITIES = ("error", "warning", "note")
+BYTES_PER_FACE = 50_000
+"""A lossless WebP of 256 x 256 pixels; measured 46 to 54 kB on real faces, landmarks included."""
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about a dataset.
+
+    Attributes:
+        severity: "error": preprocessing would stop, or labels or splits would be wrong. "warning": something is missing or leaks.
+            "note": worth knowing, nothing is wrong.
+        sentence: what it is.
+        examples: names of files or videos that show it; not all of them.
+    """
+
+    severity: str
+    sentence: str
+    examples: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        assert self.severity in SEVERITIES
+
+
+def check(
+    root: str | Path,
+    layout: str = "auto",
+    compression: str = "c23",
+    *,
+    name: str | None = None,
+    out: str | Path | None = None,
+    frames: int = 32,
+    size: int = 256,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Finding]:
+    """Everything that can be said of a dataset's folder without decoding its videos.
+
+    Args:
+        root: the dataset's folder.
+        layout: as for `read_layout`.
+        compression: level to look at, where the dataset has several.
+        name: as for `read_layout`.
+        out: where the store would be written, for the free space; default: the dataset's disk.
+        frames: frames per video of the store.
+        size: side of its faces in pixels.
+        on_progress: called with (files probed, all files).
+
+    Returns:
+        Errors, then warnings, then notes.
+
+    Raises:
+        PreprocessingError: no such folder or layout. What is wrong with the dataset itself is a finding.
+    """
+    folder = need_folder(Path(root).expanduser())
+    said: list[str] = []
+    found: list[Finding] = []
+    videos: list[Video] = []
+    chosen = find_layout(folder, layout, said.append)
+    try:
+        videos = chosen.videos(folder, dataset=name, compression=compression, note=said.append)
+        check_unique(videos)
+    except PreprocessingError as error:
+        found.append(Finding("error", str(error)))
+    found += [Finding("warning" if isinstance(s, Doubt) else "note", str(s)) for s in said]
+    found += chain(_tree(chosen, folder, compression), _totals(chosen, videos), _doubles(chosen, folder, compression))
+    found += chain(_overlaps(chosen, videos), _copies(videos), _splits(chosen, videos))
+    found += _unreadable(chosen, folder, compression, videos, on_progress)
+    found += chain(_space(videos, Path(out).expanduser() if out else folder, frames, size), _peer(chosen, folder))
+    return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
+
+
+def _some(names: Iterable[object]) -> tuple[str, ...]:
+    return tuple(sorted(map(str, names))[:5])
+
+
+def _tree(layout: Layout, root: Path, compression: str) -> Iterator[Finding]:
+    absent = [file for file in layout.split_files if not (root / file).is_file()]
+    if absent:
+        yield Finding(
+            "error", f"{len(absent)} of the {len(layout.split_files)} files with the official splits are missing", _some(absent)
+        )
+    missing: dict[str, list[str]] = defaultdict(list)
+    for part in layout.parts(compression):
+        place = part.place(root)
+        if place is None:
+            missing[part.absent].append(part.folder)
+        elif part.count is not None and (count := len(find_videos(place))) != part.count:
+            # A folder that the layout can do without is worth a note only.
+            severity = "note" if part.absent == "note" else "warning"
+            yield Finding(severity, f"{part.folder} has {count} videos; {layout.title} has {part.count} there")
+    words = {"error": "needed", "warning": "of the dataset", "note": "that are optional"}
+    for severity, folders in missing.items():
+        yield Finding(severity, f"{len(folders)} folders {words[severity]} are missing", tuple(folders[:5]))
+
+
+def _totals(layout: Layout, videos: Sequence[Video]) -> Iterator[Finding]:
+    for total in layout.totals if videos else ():
+        count = total.found(videos)
+        if count != total.count:
+            yield Finding("warning", f"{count} videos are {total}; {layout.title} has {total.count}")
+
+
+def _doubles(layout: Layout, root: Path, compression: str) -> Iterator[Finding]:
+    for part in layout.parts(compression):
+        place = part.place(root)
+        stems: dict[str, list[str]] = defaultdict(list)
+        for path in find_videos(place) if place else ():
+            stems[normalize("NFC", path.stem)].append(path.relative_to(root).as_posix())
+        twice = {stem: files for stem, files in stems.items() if len(files) > 1}
+        if twice:
+            examples = tuple(" and ".join(files[:2]) for files in list(twice.values())[:5])
+            if layout.named_by_stem:
+                yield Finding("error", f"{len(twice)} names occur more than once in {part.folder}; keep one file of each", examples)
+            else:
+                sentence = f"{len(twice)} names occur in several folders of {part.folder}: kept apart here, merged by DeepfakeBench"
+                yield Finding("note", sentence, examples)
+
+
+def _overlaps(layout: Layout, videos: Sequence[Video]) -> Iterator[Finding]:
+    clips: dict[tuple[int, str, str], set[str]] = defaultdict(set)
+    groups: dict[str, dict[str, set[str]]] = {"people": defaultdict(set), "pairs": defaultdict(set)}
+    for video in videos:
+        if video.split == "none" or video.kind == "crops":
+            continue
+        side = "test" if video.split == "test" else "train"
+        clips[video.label, video.method, video.path.stem if layout.named_by_stem else video.video].add(side)
+        people = sorted(video.identity.split("_"))
+        for person in people:
+            groups["people"][person].add(side)
+        if len(people) == 2:
+            groups["pairs"]["_".join(people)].add(side)
+    shared = [name for (_, _, name), sides in clips.items() if len(sides) == 2]
+    if shared:
+        yield Finding("error", f"{len(shared)} videos are in training (or validation) and in test", _some(shared))
+    for word, table in groups.items():
+        both = [who for who, sides in table.items() if len(sides) == 2]
+        if both:
+            tested = sum("test" in sides for sides in table.values())
+            why = "; the official splits are so, and results there are not on unseen people" if layout.people_shared else ""
+            words = "identity pairs" if word == "pairs" else "people (or targets)"
+            sentence = f"{len(both)} of the {tested} {words} of the test split are in training or validation too{why}"
+            yield Finding("note" if layout.people_shared else "warning", sentence, _some(both))
+
+
+def _copies(videos: Sequence[Video]) -> Iterator[Finding]:
+    by_size: dict[int, list[Video]] = defaultdict(list)
+    for video in videos:
+        if video.kind == "video" and (size := _size(video.path)) > 0:
+            by_size[size].append(video)
+    leaks: list[str] = []
+    same: list[str] = []
+    for alike in by_size.values():
+        by_content: dict[str, list[Video]] = defaultdict(list)
+        for video in alike if len(alike) > 1 else ():
+            by_content[_ends(video.path)].append(video)
+        for copies in by_content.values():
+            if len(copies) > 1:
+                named = " = ".join(v.path.name if v.split == "none" else f"{v.split} {v.method}/{v.path.name}" for v in copies[:3])
+                (leaks if len({(v.split, v.label) for v in copies}) > 1 else same).append(named)
+    if leaks:
+        yield Finding("error", f"{len(leaks)} files are there again in another split or class, under another name", _some(leaks))
+    if same:
+        yield Finding("warning", f"{len(same)} files are there more than once in one split, under several names", _some(same))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _ends(path: Path) -> str:
+    """A digest of a file's first and last 64 KiB, enough to tell two encoded videos of one size apart."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+            file.seek(max(0, _size(path) - (1 << 16)))
+            return sha256(start + file.read()).hexdigest()
+    except OSError:
+        return str(path)
+
+
+def _splits(layout: Layout, videos: Sequence[Video]) -> Iterator[Finding]:
+    if layout.splits:
+        yield Finding("note", f"splits: {layout.splits}")
+    for split in ("train", "test"):
+        for label, word in enumerate(("real", "fake")):
+            inside = [v for v in videos if v.split == split]
+            if inside and all(v.label != label for v in inside):
+                yield Finding("error", f"the {split} split has no {word} videos")
+
+
+def _unreadable(
+    layout: Layout, root: Path, compression: str, videos: Sequence[Video], on_progress: Callable[[int, int], None] | None
+) -> Iterator[Finding]:
+    jobs: dict[tuple[Path, str, str], None] = {}
+    for video in videos:
+        jobs[video.path, video.kind, video.inside] = None
+        if video.mask is not None:
+            jobs[video.mask, "video", ""] = None
+    if not videos:  # the layout could not be read; its folders still can
+        places = (part.place(root) for part in layout.parts(compression))
+        jobs = {(path, "video", ""): None for place in places if place for path in find_videos(place)}
+    bad = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done, ((path, _, inside), reason) in enumerate(
+            zip(jobs, pool.map(lambda job: probe(*job), jobs), strict=True), start=1
+        ):
+            if reason is not None:
+                bad.append(
+                    f"{path.relative_to(root) if path.is_relative_to(root) else path}{' ' + inside if inside else ''}: {reason}"
+                )
+            if on_progress is not None:
+                on_progress(done, len(jobs))
+    if bad:
+        yield Finding("error", f"{len(bad)} of {len(jobs)} files cannot be read; download them again", _some(bad))
+
+
+def probe(path: Path, kind: str = "video", inside: str = "") -> str | None:
+    """Why a video (its header) or a sequence of images (its first one) cannot be read, or None. Nothing else is decoded."""
+    try:
+        if kind == "crops":
+            names = list(list_images(path, inside).values())[:1]
+            images = list(read_images(path, inside, names))
+            return "no images" if not images else "the first image cannot be decoded" if images[0][1] is None else None
+        if path.stat().st_size == 0:
+            return "the file is empty"
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                return "no video stream"
+            stream = container.streams.video[0]
+            return None if stream.width and stream.height else "no picture size in the header"
+    except PreprocessingError as error:
+        return str(error)
+    except (FFmpegError, OSError, EOFError, tarfile.TarError) as error:
+        return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
+
+
+def _space(videos: Sequence[Video], out: Path, frames: int, size: int) -> Iterator[Finding]:
+    if not videos:
+        return
+    need = int(len(videos) * frames * BYTES_PER_FACE * (size / 256) ** 2)
+    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    words = f"{len(videos)} videos at {frames} frames make a store of about {need / 1e9:.2g} GB"
+    words += f"; {free / 1e9:.3g} GB are free in {place}"
+    yield Finding("error" if need > free else "note", words)
+
+
+def _peer(layout: Layout, root: Path) -> Iterator[Finding]:
+    if layout.peer:
+        yield Finding("note", f"if you compare: {layout.peer}")
+    for file in sorted([*root.glob("*.json"), *root.glob("dataset_json*/*.json")]):
+        classes = read_peer_file(file)
+        if classes is None:
+            continue
+        where = file.relative_to(root).as_posix()
+        errors = list(split_errors(classes))
+        for sentence, examples in errors:
+            yield Finding("warning", f"{where} (DeepfakeBench): {sentence}", _some(examples))
+        if not errors:
+            yield Finding("note", f"{where} (DeepfakeBench): none of its known split errors")

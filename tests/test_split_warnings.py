@@ -1,0 +1,60 @@
+"""Splits that say less than they seem to are possible, and said aloud."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from preprocessing_material import Squares, clip
+
+from benchmark.cli import main
+from benchmark.config import TestSet, TrainData, load_grid
+from benchmark.data import split_warnings
+from benchmark.run import run_cell
+from preprocessing.layouts import read_layout
+from preprocessing.pipeline import Settings, preprocess
+
+
+def test_sentences() -> None:
+    good = TrainData(store="a", methods=("fake",))
+    elsewhere = TestSet(name="b", store="b", split="none", role="cross-dataset")
+    at_home = TestSet(name="a", store="a", role="in-domain")
+    assert split_warnings(good, [elsewhere, at_home]) == []
+    bad = TrainData(store="a", methods=("fake",), train_split="none", val_split="none")
+    none, validation, tested = split_warnings(bad, [elsewhere, TestSet(name="t", store="a", split="none", role="in-domain")])
+    assert "split 'none' of store a" in none
+    assert "validation uses the training faces" in validation
+    assert "test set 't' is split 'none' of store a, on which the cells are trained" in tested
+    (seen,) = split_warnings(good, [TestSet(name="t", store="a", split="val", role="in-domain")])
+    assert "validated" in seen
+
+
+def test_a_grid_may_train_on_split_none_and_is_warned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        clip(tmp_path / f"own/real/{number:04d}.mp4", 2, tint=number)
+        clip(tmp_path / f"own/fake/{number:04d}_fake.mp4", 2, tint=20 + number)
+    summary = preprocess(read_layout(tmp_path / "own"), tmp_path / "store", Settings(frames=2, size=32), detector=Squares())
+    assert summary.notes == ["UADFV has no official split: all 8 videos have the split 'none' and are for testing"]
+    content = {
+        "name": "g",
+        "train": {"store": str(tmp_path / "store"), "methods": ["fake"], "train_split": "none", "val_split": "none"},
+        "tests": [{"name": "home", "store": str(tmp_path / "store"), "split": "none", "role": "in-domain"}],
+        "detectors": [{"name": "resnet10", "size": 32, "width": 4}],
+        "optimizers": ["adam"],
+        "seeds": [0],
+        "protocol": {"epochs": 1, "batch_size": 8},
+    }
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(content))
+    (cell,) = load_grid(str(tmp_path / "g.yaml")).cells()
+    run_cell(cell, tmp_path / "runs/g" / cell.id, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dfgrid", "grid", "run", "g.yaml"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    out, err = capsys.readouterr()
+    assert "all 1 cells are done" in out
+    assert err.count("warning") == 3
