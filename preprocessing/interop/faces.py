@@ -134,7 +134,7 @@ def _saved(data: bytes) -> NDArray[Any] | None:
 
 
 def _raw(data: bytes, side: int) -> NDArray[Any] | None:
-    """The bytes of an array without dtype and shape: 68 or 81 points of 32 or 64 bits; integers, or floats where these lie far out."""
+    """An array from bytes without dtype and shape: 68 or 81 points of 32 or 64 bits; floats where integers would lie far out."""
     for count in POINTS:
         for bits in (32, 64):
             if len(data) == count * 2 * bits // 8:
