@@ -75,7 +75,7 @@ def test_pixels_landmarks_masks_and_splits(store: Path, tmp_path: Path) -> None:
         image = cv2.imread(str(file))
         image[0, 0] = np.where(image[0, 0] > 127, image[0, 0] - 12, image[0, 0] + 12)
         cv2.imwrite(str(file), image)
-        np.save(root / "UADFV/fake/landmarks/0000_fake/010.npy", points("UADFV/fake", "0000_fake", 10) + [3, 4])
+        np.save(root / "UADFV/fake/landmarks/0000_fake/010.npy", points("UADFV/fake", "0000_fake", 10) + np.array([3, 4]))
         np.save(root / "UADFV/fake/landmarks/0001_fake/010.npy", points("UADFV/fake", "0001_fake", 10)[:68])
         (root / "UADFV/real/masks/0000").mkdir(parents=True)
         cv2.imwrite(str(root / "UADFV/real/masks/0000/003.png"), np.zeros((SIDE, SIDE), np.uint8))

@@ -16,7 +16,7 @@ from preprocessing.errors import PreprocessingError
 from preprocessing.interop.faces import BAD_LANDMARKS, LOSSY, MISSING, NO_LANDMARKS, Importing, Listed, listed_path
 from preprocessing.interop.index import Entry, numbered, read_index
 from preprocessing.interop.names import read_own_labels
-from preprocessing.interop.sources import Source, close_lmdbs, find_folder, find_lmdb
+from preprocessing.interop.sources import Lmdb, Source, close_lmdbs, find_folder, find_lmdb
 from preprocessing.interop.splits import settle, split_findings
 from preprocessing.layouts import Video
 from preprocessing.predictor import sha256
@@ -204,7 +204,7 @@ def _fill(
                     if on_video is not None:
                         on_video(done + summary.processed, len(listed))
             info = writer.finish()
-        summary.findings += frame_findings(writer.records())
+        summary.findings += frame_findings(writer.records(), any(isinstance(s, Lmdb) for s in work.sources.values()))
     summary.counts, summary.fingerprint = info["counts"], info["fingerprint"]
     if not summary.finished_before:
         part = summary.out / f"{FINDINGS}.tmp"
@@ -237,8 +237,9 @@ def _run(work: Importing, listed: list[Listed], workers: int) -> Generator[Video
             yield unreadable(one.video, "decoding it ends the process") if isinstance(done, Crash) else done
 
 
-def frame_findings(records: Iterable[Record]) -> list[str]:
+def frame_findings(records: Iterable[Record], from_lmdb: bool) -> list[str]:
     """What is missing or damaged in the source, per class."""
+    why = " (DeepfakeBench's LMDB writer leaves out every folder with 'video' in its path)" if from_lmdb else ""
     frames: Counter[tuple[str, str]] = Counter()
     videos: Counter[str] = Counter()
     missing_videos: Counter[str] = Counter()
@@ -255,10 +256,7 @@ def frame_findings(records: Iterable[Record]) -> list[str]:
     found = []
     for (name, reason), count in sorted(frames.items()):
         if reason == MISSING and missing_videos[name] == videos[name]:
-            found.append(
-                f"{name}: not one of its {count} frames is in the source; the whole class is lost "
-                "(DeepfakeBench's LMDB writer leaves out folders with 'video' in their path)"
-            )
+            found.append(f"{name}: not one of its {count} frames is in the source; the whole class is lost{why}")
         elif reason == MISSING:
             found.append(
                 f"{name}: {count} frames that the JSON lists are missing ({missing_videos[name]} whole videos), "
