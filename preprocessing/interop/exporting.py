@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
+from preprocessing.interop.lmdb_writer import LmdbWriter
 from preprocessing.interop.names import FF, LABELS, REAL, WITH_COMPRESSION, folder_for, label_of
 from preprocessing.layouts import NO_COMPRESSION
 from preprocessing.store import FaceStore, Record, face_key, video_key
@@ -96,14 +96,14 @@ def export_deepfakebench(
         raise PreprocessingError(f"{present[0]} exists already; give another folder, or remove the old export")
     trees: dict[str, dict[str, Any]] = defaultdict(dict)
     without_split = _without_split(store, name)
-    writers: dict[str, _Lmdb] = {}
+    writers: dict[str, LmdbWriter] = {}
     try:
         for record in store.records():
             target = plan.get(video_key(record))
             if target is None:
                 continue
             if with_lmdb and target.top not in writers:
-                writers[target.top] = _Lmdb(out / "lmdb" / f"{target.top}_lmdb")
+                writers[target.top] = LmdbWriter(out / "lmdb" / f"{target.top}_lmdb")
             leaf = _write_video(store, record, target, out / "rgb", writers.get(target.top))
             _hang(trees[target.top], target, record, leaf, (name or record["dataset"]) in without_split)
             result.videos += 1
@@ -200,7 +200,7 @@ def _without_split(store: FaceStore, name: str | None) -> set[str]:
     return {dataset for dataset, found in splits.items() if found == {"none"}}
 
 
-def _write_video(store: FaceStore, record: Record, target: _Target, root: Path, writer: _Lmdb | None) -> dict[str, Any]:
+def _write_video(store: FaceStore, record: Record, target: _Target, root: Path, writer: LmdbWriter | None) -> dict[str, Any]:
     """One video's files. Returns its leaf, with paths from the root of all datasets."""
     key = video_key(record)
     leaf: dict[str, Any] = {"label": target.label, "frames": []}
@@ -288,32 +288,3 @@ def _landmark_counts(store: FaceStore) -> Iterator[int]:
         first = next((frame for frame, status, _, _ in record["frames"] if status == "face"), None)
         if first is not None:
             yield len(store.landmarks(face_key(video_key(record), first)))
-
-
-class _Lmdb:
-    """An LMDB in DeepfakeBench's form, that grows as it must."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        try:
-            self.env = lmdb.open(str(folder), map_size=1 << 26)
-        except lmdb.Error as error:
-            raise PreprocessingError(f"{folder} cannot be opened for writing: {error}; give another folder") from error
-
-    def put(self, values: dict[str, bytes]) -> None:
-        """Files under their paths, with back-slashes, in one transaction."""
-        while True:
-            try:
-                with self.env.begin(write=True) as transaction:
-                    for path, data in values.items():
-                        transaction.put(path.replace("/", "\\").encode(), data)
-                return
-            except lmdb.MapFullError:
-                self.env.set_mapsize(2 * int(self.env.info()["map_size"]))
-            except lmdb.Error as error:
-                raise PreprocessingError(f"cannot write to {self.folder}: {error}; make room and export again") from error
-
-    def close(self) -> None:
-        """Finish the file."""
-        self.env.close()

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
                     continue
                 if leaf["label"] != label:
                     contradictions.append(f"{top}/{label}/{video} ({leaf['label']})")
-                method = leaf.get("method") or method_of(str(leaf["label"]), own_labels)
+                ours = leaf.get("method")
+                method = ours if isinstance(ours, str) and ours else method_of(str(leaf["label"]), own_labels)
                 if method is None:
                     unknown[str(leaf["label"])] = unknown.get(str(leaf["label"]), 0) + 1
                     continue
@@ -164,15 +166,21 @@ def _compression(leaf: dict[str, Any]) -> str:
 
 def parts_of(path: str) -> Place:
     """The parts of a path with slashes, back-slashes or both; drive letters and "." are dropped."""
-    return tuple(part for part in re.split(r"[\\/]+", path) if part not in ("", ".") and not re.fullmatch(r"[A-Za-z]:", part))
+    parts = path.replace("\\", "/").split("/")
+    return tuple(part for part in parts if part not in ("", ".") and not (len(part) == 2 and part[1] == ":"))
 
 
 def place_of(path: str, dataset: str) -> Place:
     """The parts of a path from the dataset's folder on, or all of them where the path does not name that folder."""
+    cut = max(path.rfind("/"), path.rfind("\\")) + 1
+    return (*_folder_place(path[:cut], folder_of(dataset)), path[cut:])
+
+
+@lru_cache(maxsize=1024)  # frames come video by video, and a big dataset has millions
+def _folder_place(path: str, home: str) -> Place:
     parts = parts_of(path)
-    folder = folder_of(dataset)
-    above = parts[:-3]
-    return parts[len(above) - 1 - above[::-1].index(folder) :] if folder in above else parts
+    above = parts[:-2]  # what holds "frames" and the video
+    return parts[len(above) - 1 - above[::-1].index(home) :] if home in above else parts
 
 
 def numbered(places: list[Place]) -> dict[int, Place]:
