@@ -147,13 +147,13 @@ def test_a_dataset_without_splits_is_for_testing_only(tmp_path: Path) -> None:
     file = write(tmp_path / "UADFV.json", uadfv(tmp_path))
     summary = import_deepfakebench([file], tmp_path / "store", rgb=tmp_path)
     assert sorted(summary.findings) == [
-        f"UADFV/none/{method}: all 2 videos are in train, val and test: there is no split; they are kept in test"
+        f"UADFV/none/{method}: all 2 videos are in train, val and test: there is no split; they get the split 'none'"
         for method in ("fake", "real")
     ]
-    assert set(splits(tmp_path / "store").values()) == {"test"}
+    assert set(splits(tmp_path / "store").values()) == {"none"}
     assert (tmp_path / "store" / "findings.txt").read_text().splitlines() == summary.findings
     kept = import_deepfakebench([file], tmp_path / "kept", rgb=tmp_path, keep_splits=True)
-    assert any("as the file has them" in f for f in kept.findings)
+    assert any("they are taken once for each" in f for f in kept.findings)
     assert splits(tmp_path / "kept")["real/0001@train"] == "train"
     assert splits(tmp_path / "kept")["fake/0001_fake@val"] == "val"
     with FaceStore(tmp_path / "kept") as store:
@@ -176,11 +176,15 @@ def celebdf(root: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("kind", ["rgb", "lmdb"])
+@pytest.mark.parametrize("kind", ["rgb", "lmdb", "bare"])
 def test_the_errors_of_celeb_df_are_named_and_mended(tmp_path: Path, kind: str) -> None:
     file = write(tmp_path / "Celeb-DF-v1.json", celebdf(tmp_path / "rgb"))
     to_lmdb(tmp_path / "rgb", "Celeb-DF-v1", tmp_path / "lmdb", mixed)
-    summary = import_deepfakebench([file], tmp_path / "store", **{kind: tmp_path / kind})
+    source: dict[str, Any] = {kind: tmp_path / kind}
+    if kind == "bare":  # paths that begin below the dataset's folder
+        file.write_text(file.read_text().replace('"Celeb-DF-v1/', '"'))
+        source = {"rgb": tmp_path / "rgb"}
+    summary = import_deepfakebench([file], tmp_path / "store", **source)
     text = "\n".join(summary.findings)
     for words in (
         "Celeb-DF-v1/none/real: 1 of 5 videos have no frames, e.g. 00170",
@@ -265,12 +269,22 @@ def test_other_shapes_labels_and_methods(tmp_path: Path) -> None:
         "DFDCP/none/real/y": "y",
         "DeepFakeDetection/c23/DeepFakeDetection/01_02__hall__ABC": "01_02",
         "DeepFakeDetection/c23/real/01__hall": "01",
-        "DeeperForensics-1.0/none/DeeperForensics/000_M101": "000_M101",
+        "DeeperForensics-1.0/none/end_to_end/000_M101": "000_M101",
         "DeeperForensics-1.0/none/real/000": "000",
     }
     text = "\n".join(summary.findings)
     assert "DFDCP/none: test has fake videos only" in text
     assert "the real videos are the source videos" in text
+    assert (
+        "DeeperForensics-1.0/none/real: all 1 videos are in train, val and test: there is no split; they are kept in test" in text
+    )
+    found = splits(tmp_path / "store")
+    assert (found["end_to_end/000_M101"], found["real/000"]) == ("train", "test")
+    with FaceStore(tmp_path / "store") as store:
+        done = export_deepfakebench(store, tmp_path / "out")
+    assert not [note for note in done.notes if "label_dict" in note], "every label is one that DeepfakeBench knows"
+    import_deepfakebench(done.files, tmp_path / "back", rgb=tmp_path / "out" / "rgb")
+    assert same(tmp_path / "store", tmp_path / "back")
 
 
 def test_unknown_and_contradicting_labels(tmp_path: Path) -> None:
@@ -532,6 +546,16 @@ def test_without_a_split_everything_is_tested_and_comes_back_without_one(tmp_pat
     assert written["UADFV_Real"]["train"] == {}
     import_deepfakebench([tmp_path / "out/dataset_json/UADFV.json"], tmp_path / "back", rgb=tmp_path / "out/rgb")
     assert same(tmp_path / "store", tmp_path / "back")
+
+
+def test_a_place_that_cannot_be_written(ff: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with FaceStore(ff / "store") as store:
+        for with_lmdb in (False, True):
+            with pytest.raises(PreprocessingError, match="cannot write to"):
+                export_deepfakebench(store, tmp_path / "file" / "out", with_lmdb=with_lmdb)
+    with pytest.raises(PreprocessingError, match="cannot write to"):
+        import_deepfakebench([ff / "FaceForensics++.json"], tmp_path / "file" / "out", rgb=ff / "rgb")
 
 
 def test_names_that_deepfakebench_cannot_take(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def _plan(store: FaceStore, name: str | None) -> dict[str, _Target]:
         PreprocessingError: naming the video.
     """
     plan: dict[str, _Target] = {}
-    taken: dict[tuple[str, str], str] = {}
+    taken: dict[tuple[str | None, ...], str] = {}
     levels: dict[str, set[str]] = defaultdict(set)
     for record in store.records():
         levels[name or record["dataset"]].add(record["compression"])
@@ -149,7 +149,9 @@ def _plan(store: FaceStore, name: str | None) -> dict[str, _Target]:
             raise PreprocessingError(
                 f"'{key}' cannot be exported: DeepfakeBench replaces the word 'frames' wherever a path has it; rename the video"
             )
-        other = taken.setdefault((target.folder, target.video), key)
+        names = (target.folder, target.video), (target.top, target.label, target.level, target.video)
+        other = next((taken[n] for n in names if n in taken), key)
+        taken.update(dict.fromkeys(names, key))
         if other != key:
             raise PreprocessingError(
                 f"'{other}' and '{key}' would both go to {target.folder}/frames/{target.video}; rename one of them"

@@ -145,16 +145,16 @@ def _found_again(entries: list[Entry], sources: dict[str, Source]) -> list[str]:
         real = [e for e in entries if e.dataset == dataset and e.label == 0]
         trained = {e.folder[-1] for e in real if "train" in e.splits and e.folder}
         named = {(e.folder[-1] if e.folder else None, e.video) for e in real}
-        model = next((e for e in real if len(e.folder) == 2), None)
+        model = next((e for e in real if e.folder), None)
         for lost in sorted({"Celeb-real", "YouTube-real"} - trained) if trained and model is not None else ():
             videos: dict[str, list[tuple[str, ...]]] = defaultdict(list)
             assert model is not None
-            for place in sources[dataset].below((model.folder[0], lost, "frames")):
+            for place in sources[dataset].below((*model.folder[:-1], lost, "frames")):
                 if not {(lost, place[-2]), (None, place[-2])} & named:
                     videos[place[-2]].append(place)
             for video, places in videos.items():
                 identity = video.rpartition("_")[0] if lost == "Celeb-real" and "_" in video else video
-                folder = (model.folder[0], lost)
+                folder = (*model.folder[:-1], lost)
                 entries.append(
                     Entry(dataset, model.compression, "real", video, identity, {"train"}, folder, model.home, numbered(places))
                 )

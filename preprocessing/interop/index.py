@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.interop.names import COMPRESSIONS, dataset_of, folder_of, identity_of, method_of
+from preprocessing.interop.names import COMPRESSIONS, LABELS, dataset_of, folder_of, identity_of, method_of
 from preprocessing.layouts import NO_COMPRESSION, SPLITS
 
 Place = tuple[str, ...]
@@ -199,6 +199,8 @@ def _entry(dataset: str, compression: str | None, method: str, video: str, leaf:
     frames = numbered([place_of(path, dataset) for path in leaf["frames"]])
     first = next(iter(frames.values()), ())
     folder = first[:-3]
+    if method == LABELS["DF_fake"] and len(folder) > 1 and folder[-2] == "manipulated_videos":
+        method = folder[-1]  # one label stands for eleven variants there
     name = str(leaf.get("video") or video).replace("\\", "/")
     identity = str(leaf.get("identity") or identity_of(folder[-1] if folder else "", name))
     masks = numbered([place_of(path, dataset) for path in leaf.get("masks", ())])

@@ -36,7 +36,7 @@ LABELS = {
     "DFDC_Real": REAL,
     "DFDC_Fake": "fake",
     "DF_real": REAL,
-    "DF_fake": "DeeperForensics",
+    "DF_fake": "end_to_end",
     "UADFV_Real": REAL,
     "UADFV_Fake": "fake",
 }
@@ -94,9 +94,11 @@ def label_of(dataset: str, method: str) -> str:
 
 
 def identity_of(folder: str, video: str) -> str:
-    """Who is seen: "id0" or "id0_id1" (target_source) in Celeb-DF, "01" or "01_02" in DeepFakeDetection, else the video itself."""
+    """Who is seen: "id0" or "id0_id1" (target_source) in Celeb-DF, "01" or "01_02" in DeepFakeDetection, else the video."""
     if folder in ("Celeb-real", "Celeb-synthesis") and "_" in video:
         return video.rpartition("_")[0]
+    if re.fullmatch(r"\d{4}_fake", video):
+        return video[:4]
     return video.partition("__")[0] if re.fullmatch(r"\d+(_\d+)?__.+", video) else video
 
 

@@ -1,7 +1,7 @@
 """The splits of DeepfakeBench's files: what is wrong with them, and one honest split for each video.
 
 The rule: a video is never in two splits. Listed for testing and for anything else, it is kept in test; listed for training and
-validation, it is kept in train. A dataset whose file repeats all its videos in all splits so becomes one for testing only.
+validation, it is kept in train. A dataset whose file repeats all its videos in all splits has no split: "none", for testing only.
 """
 
 from __future__ import annotations
@@ -23,13 +23,24 @@ def settle(entries: list[Entry], keep: bool) -> list[tuple[Entry, str]]:
         keep: repeat the file's own: a video in several splits is taken once for each, named "<video>@<split>".
     """
     if not keep:
-        return [(entry, next(split for split in ORDER if split in entry.splits)) for entry in entries]
+        unsplit = without_split(entries)
+        return [(e, "none" if _group(e) in unsplit else min(e.splits, key=ORDER.index)) for e in entries]
     settled = []
     for entry in entries:
         several = len(entry.splits) > 1 and "none" not in entry.splits
         for split in sorted(entry.splits) if several else [min(entry.splits, key=ORDER.index)]:
             settled.append((replace(entry, video=f"{entry.video}@{split}") if several else entry, split))
     return settled
+
+
+def without_split(entries: list[Entry]) -> set[tuple[str, str]]:
+    """The (dataset, compression) whose videos are all in train, val and test."""
+    split_up = {_group(e) for e in entries if not {"train", "val", "test"} <= e.splits or "none" in e.splits}
+    return {_group(e) for e in entries} - split_up
+
+
+def _group(entry: Entry) -> tuple[str, str]:
+    return entry.dataset, entry.compression
 
 
 def split_findings(entries: list[Entry], keep: bool) -> list[str]:
@@ -40,14 +51,15 @@ def split_findings(entries: list[Entry], keep: bool) -> list[str]:
     for entry in entries:
         classes[entry.dataset, entry.compression, entry.method].append(entry)
         datasets[entry.dataset, entry.compression].append(entry)
+    unsplit = without_split(entries)
     for key, videos in classes.items():
-        found += _class_findings("/".join(key), videos, keep)
+        found += _class_findings("/".join(key), videos, keep, key[:2] in unsplit)
     for (dataset, compression), videos in datasets.items():
         found += _dataset_findings(f"{dataset}/{compression}", videos, keep)
     return found
 
 
-def _class_findings(name: str, videos: list[Entry], keep: bool) -> list[str]:
+def _class_findings(name: str, videos: list[Entry], keep: bool, unsplit: bool) -> list[str]:
     found = []
     empty = [v for v in videos if not v.frames]
     if empty:
@@ -57,7 +69,7 @@ def _class_findings(name: str, videos: list[Entry], keep: bool) -> list[str]:
     }
     train, val, test = listed.values()
     if train and train == val == test:
-        kept = "as the file has them" if keep else "they are kept in test"
+        kept = "they are taken once for each" if keep else "they get the split 'none'" if unsplit else "they are kept in test"
         return [*found, f"{name}: all {len(train)} videos are in train, val and test: there is no split; {kept}"]
     if val and val == test:
         found.append(f"{name}: val and test list the same {len(val)} videos; {_kept(keep, 'test')}")
