@@ -39,7 +39,7 @@ DATABASES = ("images", "landmarks", "masks", "videos", "meta")
 MANIFEST_COLUMNS = ["dataset", "method", "label", "split", "identity", "video", "frame", "key", "compression"]
 LEDGER_COLUMNS = ["dataset", "method", "label", "split", "identity", "video", "frame", "status", "reason", "compression"]
 TABLES = {MANIFEST: MANIFEST_COLUMNS, LEDGER: LEDGER_COLUMNS}
-NOT_CONTENT = ("image_format",)
+NOT_CONTENT = ("image_format", "json_sha256")
 """Settings that do not change a face's content, and so not the fingerprint."""
 
 Record = dict[str, Any]

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import data, experiments, reference, results
+from benchmark.cli import data, experiments, interop, reference, results
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ START, DATA, RUN, RESULTS, REFERENCE = "Start here", "Data", "Experiments", "Res
 app.command(rich_help_panel=START)(experiments.demo)
 app.command(rich_help_panel=DATA)(data.synth)
 app.command(rich_help_panel=DATA)(data.preprocess)
+app.add_typer(interop.import_app, name="import", rich_help_panel=DATA)
 app.add_typer(data.store_app, name="store", rich_help_panel=DATA)
 app.add_typer(experiments.grid_app, name="grid", rich_help_panel=RUN)
 app.command(rich_help_panel=RUN)(experiments.train)
