@@ -101,9 +101,35 @@ def open_for_reading(file: str) -> _Environment:
         known.env.close()
     # Without locks: a finished store is never written to while it has readers, and it may lie on a read-only disk.
     env = lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, max_dbs=len(DATABASES))
-    databases = {name: env.open_db(name.encode(), create=False) for name in DATABASES}
+    try:
+        check_length(file, env)
+        databases = {name: env.open_db(name.encode(), create=False) for name in DATABASES}
+    except BaseException:
+        env.close()
+        raise
     _ENVIRONMENTS[file] = _Environment(os.getpid(), env, databases, known.users if known else 0)
     return _ENVIRONMENTS[file]
+
+
+def check_length(file: str | Path, env: lmdb.Environment) -> None:
+    """Refuse a file that was cut short, as by a copy that broke off: reading its missing part would end the process.
+
+    Raises:
+        PreprocessingError: naming the lengths.
+    """
+    there, wanted = os.path.getsize(file), _bytes_used(env)
+    if there < wanted:
+        raise PreprocessingError(f"{file} is cut short: {there} of {wanted} bytes; copy it again, or preprocess anew")
+
+
+def fill_up(file: str | Path, env: lmdb.Environment) -> None:
+    """Bring the file of an unfinished store to its full length: LMDB may leave free pages at its end unwritten."""
+    if os.path.getsize(file) < _bytes_used(env):
+        os.truncate(file, _bytes_used(env))
+
+
+def _bytes_used(env: lmdb.Environment) -> int:
+    return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
 
 
 def is_open_for_reading(file: str) -> bool:
@@ -218,8 +244,11 @@ class FaceStore:
         if not self._counted:
             shared.users += 1
             self._counted = True
-        with shared.env.begin(db=shared.databases[database]) as transaction:
-            yield transaction
+        try:
+            with shared.env.begin(db=shared.databases[database]) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise PreprocessingError(f"{self.path / FACES} is damaged: {error}; copy it again, or preprocess anew") from error
 
     def _get(self, database: str, key: str) -> bytes | None:
         with self._reading(database) as transaction:

@@ -15,7 +15,11 @@ from preprocessing.writer import count
 
 def problems(store: FaceStore, on_progress: Callable[[int, int], None] | None = None) -> Iterator[str]:
     """One sentence per problem of a store: a face that does not decode or has changed, tables or fingerprint that do not fit."""
-    counts, done = count(store.records()), 0
+    try:
+        counts, done = count(store.records()), 0
+    except (ValueError, KeyError) as error:
+        yield f"the list of videos cannot be read: {error}"
+        return
     for record in store.records():
         for frame, status, _, digest in record["frames"]:
             if status == "face":
@@ -34,7 +38,7 @@ def _face(store: FaceStore, key: str, digest: str) -> Iterator[str]:
     try:
         content = codec.digest(store.image(key), store.landmarks(key), store.mask(key))
     except (PreprocessingError, ValueError, EOFError) as error:
-        yield f"{key}: {error}"
+        yield f"{key}: image, landmarks or mask cannot be read: {str(error).split('; ')[0]}"
         return
     if content != digest:
         yield f"{key}: image, landmarks or mask have changed since they were written"
