@@ -125,35 +125,57 @@ def preprocess(
 
 @store_app.command("info")
 def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
-    """What is in a store: counts by method and split, settings, fingerprint."""
-    from preprocessing.store import FaceStore
+    """What is in a store: counts by dataset, method and split, faces per video, failures by reason, settings, sizes on disk."""
+    from preprocessing.overview import overview
+    from preprocessing.unfinished import UnfinishedStore, open_store
 
-    with FaceStore(store) as faces:
-        console.print(f"[bold]{store}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
-        for key, value in faces.info.items():
-            if key != "fingerprint":
-                console.print(f"  {key}: {value}", markup=False, soft_wrap=True)
-        counts = faces.manifest.groupby(["dataset", "compression", "method", "split"], observed=True)
-        table = Table("dataset", "compression", "method", "split", "videos", "faces")
-        for group, rows in counts:
-            table.add_row(*map(str, group), str(rows["video"].nunique()), str(len(rows)))
-        console.print(table)
-        console.print(
-            "sampled frames: " + ", ".join(f"{n} {status}" for status, n in faces.ledger["status"].value_counts().items())
-        )
+    with open_store(store) as faces:
+        found, content = overview(faces), faces.info
+        if isinstance(faces, UnfinishedStore):
+            console.print(
+                f"[bold yellow]unfinished[/]: what is there so far; run preprocess again to complete {escape(str(store))}",
+                soft_wrap=True,
+            )
+        console.print(f"[bold]{escape(str(store))}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
+    for what in ("settings", "libraries"):
+        said = ", ".join(f"{key} {value}" for key, value in content.get(what, {}).items())
+        console.print(f"  {what}: {said}", markup=False, soft_wrap=True)
+    disk = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in found.sizes.items() if size)
+    console.print(f"  on disk: {sum(found.sizes.values()) / 1e6:.1f} MB ({disk})", markup=False, soft_wrap=True)
+    frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in content["counts"]["frames"].items())
+    console.print(f"  sampled frames: {frames}", markup=False, soft_wrap=True)
+    table = Table()
+    for column in found.groups.columns:
+        table.add_column(column, justify="left" if column in ("dataset", "compression", "method", "split") else "right")
+    for row in found.groups.itertuples(index=False, name=None):
+        table.add_row(*(escape(str(value)) for value in row))
+    console.print(table)
+    most = max(b.videos for b in found.faces_per_video)
+    bars = Table("faces per video", "videos", "", box=None)
+    for b in found.faces_per_video:
+        bars.add_row(str(b.low) if b.low == b.high else f"{b.low}-{b.high}", str(b.videos), "█" * -(-40 * b.videos // most))
+    console.print(bars)
+    if len(found.failures):
+        lost = Table("frames without a face", "reason", "videos", "frames")
+        for status, reason, videos, count in found.failures.itertuples(index=False, name=None):
+            lost.add_row(str(status).replace("_", " "), escape(str(reason)), str(videos), str(count))
+        console.print(lost)
 
 
 @store_app.command("verify")
 def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
     """Read every face and compare the store with its fingerprint; exit code 1 where they differ."""
-    from preprocessing.store import FaceStore
+    from preprocessing.unfinished import open_store
 
-    with FaceStore(store) as faces, progress() as bar:
-        task = bar.add_task("verify", total=len(faces.manifest), unit="face")
+    with open_store(store) as faces, progress() as bar:
+        task = bar.add_task("verify", total=None, unit="face")
         problems = faces.verify(on_progress=lambda done, total: bar.update(task, completed=done, total=total))
     for problem in problems:
-        errors.print(f"[red]{problem}[/]", soft_wrap=True)
+        errors.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
     if problems:
+        errors.print(
+            f"{len(problems)} problems: copy {escape(str(store))} again from where it is sound, or preprocess anew", soft_wrap=True
+        )
         raise typer.Exit(1)
     console.print(f"{store}: every face reads back, and the content has the fingerprint {faces.fingerprint}", soft_wrap=True)
 
@@ -162,13 +184,21 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -
 def sheet(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The PNG to write; default: STORE/sheet.png.")] = None,
-    landmarks: Annotated[bool, typer.Option(help="Draw the landmarks.")] = False,
+    landmarks: Annotated[bool, typer.Option("--landmarks", help="Draw the landmarks.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Draw the outline of the forged region.")] = False,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="Only this method ('real' is one); may be given often.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be given often.")] = None,
+    videos: Annotated[int, typer.Option(min=1, help="At most so many rows, evenly spread over the videos.")] = 24,
+    frames: Annotated[int, typer.Option(min=1, help="At most so many columns, evenly spread over a video's frames.")] = 16,
+    seed: Annotated[int | None, typer.Option(min=0, help="Take videos at random; the same seed takes the same.")] = None,
 ) -> None:
     """A contact sheet: a row a video, a picture a sampled frame, gaps where there was no face."""
     from preprocessing.sheet import contact_sheet
-    from preprocessing.store import FaceStore
+    from preprocessing.unfinished import open_store
 
     path = out or store / "sheet.png"
-    with FaceStore(store) as faces:
-        contact_sheet(faces, path, landmarks=landmarks)
-    console.print(f"wrote {path}", soft_wrap=True)
+    with open_store(store) as faces:
+        said = contact_sheet(faces, path, videos, frames, landmarks=landmarks, masks=masks, methods=method, splits=split, seed=seed)
+    console.print(f"wrote {path}: {said}", markup=False, soft_wrap=True)

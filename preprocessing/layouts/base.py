@@ -61,6 +61,8 @@ class Video:
                 raise PreprocessingError(f"{field} '{value}' of {self.path} must be a plain name without slashes")
         if not self.video or "\\" in self.video or any(part in ("", ".", "..") for part in self.video.split("/")):
             raise PreprocessingError(f"video name '{self.video}' of {self.path} must be a relative POSIX path without empty parts")
+        if self.key.encode(errors="ignore").decode() != self.key:
+            raise PreprocessingError(f"the name {self.path.name!a} is no valid UTF-8; rename the file or its folder")
         if len(f"{self.key}/000000".encode()) > MAX_KEY_BYTES:
             raise PreprocessingError(f"the name '{self.key}' is longer than {MAX_KEY_BYTES} bytes; shorten the folder or file name")
         assert self.split in SPLITS
