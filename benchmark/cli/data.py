@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import filesize
 from rich.markup import escape
 from rich.table import Table
 
@@ -123,6 +124,10 @@ def preprocess(
         raise typer.Exit(2)
 
 
+def _flat(value: Any) -> str:
+    return " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
+
+
 @store_app.command("info")
 def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
     """What is in a store: counts by dataset, method and split, faces per video, failures by reason, settings, sizes on disk."""
@@ -132,16 +137,13 @@ def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> 
     with open_store(store) as faces:
         found, content = overview(faces), faces.info
         if isinstance(faces, UnfinishedStore):
-            console.print(
-                f"[bold yellow]unfinished[/]: what is there so far; run preprocess again to complete {escape(str(store))}",
-                soft_wrap=True,
-            )
+            console.print("[bold yellow]unfinished[/]: this is what is there so far; run preprocess again to complete it")
         console.print(f"[bold]{escape(str(store))}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
     for what in ("settings", "libraries"):
-        said = ", ".join(f"{key} {value}" for key, value in content.get(what, {}).items())
+        said = ", ".join(f"{key} {_flat(value)}" for key, value in content.get(what, {}).items())
         console.print(f"  {what}: {said}", markup=False, soft_wrap=True)
-    disk = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in found.sizes.items() if size)
-    console.print(f"  on disk: {sum(found.sizes.values()) / 1e6:.1f} MB ({disk})", markup=False, soft_wrap=True)
+    disk = ", ".join(f"{name} {filesize.decimal(size)}" for name, size in found.sizes.items() if size)
+    console.print(f"  on disk: {filesize.decimal(sum(found.sizes.values()))} ({disk})", markup=False, soft_wrap=True)
     frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in content["counts"]["frames"].items())
     console.print(f"  sampled frames: {frames}", markup=False, soft_wrap=True)
     table = Table()
@@ -173,9 +175,7 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -
     for problem in problems:
         errors.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
     if problems:
-        errors.print(
-            f"{len(problems)} problems: copy {escape(str(store))} again from where it is sound, or preprocess anew", soft_wrap=True
-        )
+        errors.print(f"{len(problems)} problems; copy the store again from where it is sound, or preprocess anew")
         raise typer.Exit(1)
     console.print(f"{store}: every face reads back, and the content has the fingerprint {faces.fingerprint}", soft_wrap=True)
 

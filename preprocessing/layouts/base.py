@@ -112,8 +112,8 @@ class Layout(ABC):
         """
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """Every video below `folder`, sorted, links followed, hidden files (such as macOS's "._000.mp4") left out."""
+def find_videos(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[Path]:
+    """Every video (or other file by suffix) below `folder`, sorted, links followed, hidden files (macOS's "._000.mp4") left out."""
     found: list[Path] = []
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -123,7 +123,7 @@ def find_videos(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [Path(here, f) for f in files if f.lower().endswith(VIDEO_SUFFIXES) and not f.startswith(".")]
+        found += [Path(here, f) for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
     return sorted(found)
 
 
