@@ -70,6 +70,11 @@ class Scored:
         return float(np.mean(self.scores)) if self.scores else None
 
     @property
+    def sampled(self) -> int:
+        """How many frames were looked at."""
+        return sum(f.frame != WHOLE_VIDEO for f in self.frames)
+
+    @property
     def unreadable(self) -> bool:
         """Whether the input gave no frame at all."""
         return all(f.status == "unreadable" for f in self.frames)
@@ -201,13 +206,12 @@ class Results:
         """Write one input's rows and its strip."""
         name = scored.input.name
         self._write(self._frames, [[name, f.frame, f.status, f.reason, _number(f.score)] for f in scored.frames])
-        sampled = sum(f.frame != WHOLE_VIDEO for f in scored.frames)
         strip = f"strips/{self._free_name(scored.input.path)}.png"
-        row = [name, scored.input.kind, sampled, len(scored.scores), _number(scored.score), scored.reason, strip]
+        row = [name, scored.input.kind, scored.sampled, len(scored.scores), _number(scored.score), scored.reason, strip]
         self._write(self._videos, [row])
         verdict = f"no score: {scored.reason}"
         if scored.score is not None:
-            verdict = f"P(fake) {scored.score:.3f}, mean of {len(scored.scores)} faces in {sampled} sampled frames"
+            verdict = f"P(fake) {scored.score:.3f}, mean of {len(scored.scores)} faces in {scored.sampled} sampled frames"
         tiles = [Tile(_caption(scored.input, f), f.status, f.face, f.score) for f in scored.frames]
         score_strip(self.folder / strip, name, " - ".join(filter(None, (verdict, self.head))), tiles)
 

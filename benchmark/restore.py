@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from benchmark import checkpoint
 from benchmark.config import ConfigError, DetectorSpec
@@ -40,8 +39,10 @@ def restore(path: Path, device: str = "cpu") -> Restored:
     try:
         spec = DetectorSpec.model_validate(state["cell"]["detector"])
         weights, step = state["detector"], int(state["step"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: its part {error} is missing or of another kind") from error
+    except KeyError as error:
+        raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: it lacks its {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: {str(error).splitlines()[0]}") from error
     # The weights come from the checkpoint; the file or the download that training began with need not be here.
     settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
     try:

@@ -58,6 +58,8 @@ def contact_sheet(
         raise PreprocessingError("a contact sheet needs at least one video, one frame and one pixel per face")
     ledger = _only(_only(store.ledger, store, "method", methods), store, "split", splits)
     by_video = list(ledger.groupby(["dataset", "compression", "method", "video"], sort=True))
+    if not by_video:
+        raise PreprocessingError(f"store {store.path} holds no video yet; run preprocess again")
     picked = _spread(len(by_video), videos)
     if seed is not None:
         picked = sorted(np.random.default_rng(seed).permutation(len(by_video))[:videos].tolist())

@@ -152,7 +152,7 @@ def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> 
     for row in found.groups.itertuples(index=False, name=None):
         table.add_row(*(escape(str(value)) for value in row))
     console.print(table)
-    most = max(b.videos for b in found.faces_per_video)
+    most = max(1, *(b.videos for b in found.faces_per_video))
     bars = Table("faces per video", "videos", "", box=None)
     for b in found.faces_per_video:
         bars.add_row(str(b.low) if b.low == b.high else f"{b.low}-{b.high}", str(b.videos), "█" * -(-40 * b.videos // most))

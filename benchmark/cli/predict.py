@@ -55,7 +55,7 @@ def predict(
             if scored.unreadable:
                 unreadable.append(f"{scored.input.name} ({scored.reason})")
             if (shown := shown + 1) <= SHOWN:
-                faces = f"{len(scored.scores)} of {len(scored.frames)}"
+                faces = f"{len(scored.scores)} of {scored.sampled}"
                 if scored.score is None:
                     table.add_row(escape(scored.input.name), faces, "", escape(scored.reason))
                 else:
