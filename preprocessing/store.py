@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA
+from preprocessing.pages import check_length
 
 FORMAT = 1
 FACES, MANIFEST, LEDGER, INFO = "faces.lmdb", "manifest.parquet", "ledger.parquet", "store.json"
@@ -109,27 +110,6 @@ def open_for_reading(file: str) -> _Environment:
         raise
     _ENVIRONMENTS[file] = _Environment(os.getpid(), env, databases, known.users if known else 0)
     return _ENVIRONMENTS[file]
-
-
-def check_length(file: str | Path, env: lmdb.Environment) -> None:
-    """Refuse a file that was cut short, as by a copy that broke off: reading its missing part would end the process.
-
-    Raises:
-        PreprocessingError: naming the lengths.
-    """
-    there, wanted = os.path.getsize(file), _bytes_used(env)
-    if there < wanted:
-        raise PreprocessingError(f"{file} is cut short: {there} of {wanted} bytes; copy it again, or preprocess anew")
-
-
-def fill_up(file: str | Path, env: lmdb.Environment) -> None:
-    """Bring the file of an unfinished store to its full length: LMDB may leave free pages at its end unwritten."""
-    if os.path.getsize(file) < _bytes_used(env):
-        os.truncate(file, _bytes_used(env))
-
-
-def _bytes_used(env: lmdb.Environment) -> int:
-    return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
 
 
 def is_open_for_reading(file: str) -> bool:

@@ -12,6 +12,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from preprocessing.errors import PreprocessingError
+from preprocessing.pages import check_length, fill_up
 from preprocessing.store import (
     DATABASES,
     FACES,
@@ -19,9 +20,7 @@ from preprocessing.store import (
     LEDGER_COLUMNS,
     MANIFEST_COLUMNS,
     FaceStore,
-    check_length,
     check_version,
-    fill_up,
     fingerprint,
     read_info,
     table_rows,

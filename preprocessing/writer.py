@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA, Video
+from preprocessing.pages import check_length, fill_up
 from preprocessing.store import (
     DATABASES,
     FACES,
@@ -33,10 +34,8 @@ from preprocessing.store import (
     INFO,
     TABLES,
     Record,
-    check_length,
     check_version,
     face_key,
-    fill_up,
     fingerprint,
     is_open_for_reading,
     table_rows,
