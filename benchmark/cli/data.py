@@ -139,8 +139,8 @@ def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> 
         if isinstance(faces, UnfinishedStore):
             console.print("[bold yellow]unfinished[/]: this is what is there so far; run preprocess again to complete it")
         console.print(f"[bold]{escape(str(store))}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
-    for what in ("settings", "libraries"):
-        said = ", ".join(f"{key} {_flat(value)}" for key, value in content.get(what, {}).items())
+    for what in (what for what in ("settings", "libraries") if what in content):
+        said = ", ".join(f"{key} {_flat(value)}" for key, value in content[what].items())
         console.print(f"  {what}: {said}", markup=False, soft_wrap=True)
     disk = ", ".join(f"{name} {filesize.decimal(size)}" for name, size in found.sizes.items() if size)
     console.print(f"  on disk: {filesize.decimal(sum(found.sizes.values()))} ({disk})", markup=False, soft_wrap=True)
