@@ -73,7 +73,7 @@ def decode_mask(data: bytes) -> Image:
 def _decode(data: bytes, flags: int) -> Image:
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     if image is None:
-        raise PreprocessingError("an image of the store cannot be decoded: the store is damaged; run verify, then preprocess again")
+        raise PreprocessingError("an image cannot be decoded; run store verify, then copy the store again or preprocess anew")
     return np.asarray(image, dtype=np.uint8)
 
 

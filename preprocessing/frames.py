@@ -36,7 +36,7 @@ class FrameIndex:
     """What a video holds.
 
     Attributes:
-        count: frames to sample from: those in the file, or those its header promises where the file was cut short.
+        count: frames to sample from: those in the file and, where it was cut short, those that its index lists beyond its end.
         times: presentation time of every frame in the file, in order; None where the container has no trustworthy ones.
     """
 
@@ -61,7 +61,8 @@ def index_frames(path: Path) -> FrameIndex:
     times: list[int | None] = []
     dropped = 0
     with _open(path) as (container, stream):
-        declared = stream.frames
+        # A header's count may be wrong; the container's list of frames says what there is, or was before the file was cut short.
+        declared = min(stream.frames, len(stream.index_entries))
         try:
             for packet in container.demux(stream):
                 if packet.size == 0:  # the packet that flushes the decoder

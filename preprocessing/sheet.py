@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from preprocessing.errors import PreprocessingError
+from preprocessing.errors import PreprocessingError, did_you_mean
 from preprocessing.store import FaceStore, face_key
 
 PAPER, INK, FAINT = (250, 250, 250), (30, 30, 30), (140, 140, 140)
@@ -28,6 +29,9 @@ def contact_sheet(
     tile: int = 112,
     landmarks: bool = False,
     masks: bool = False,
+    methods: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    seed: int | None = None,
 ) -> str:
     """Draw one row per video, its sampled frames in order; a frame without a face is a coloured gap that names its status.
 
@@ -39,25 +43,36 @@ def contact_sheet(
         tile: side of a face on the sheet, pixels.
         landmarks: draw the landmarks as dots.
         masks: draw the outline of the forged region.
+        methods: only videos of these methods ("real" is one).
+        splits: only videos of these splits.
+        seed: of a bigger store, take rows at random instead of evenly spread; the same seed takes the same.
 
     Returns:
         One sentence that says what is shown; it also stands at the head of the sheet.
 
     Raises:
-        PreprocessingError: if a limit is below 1, or the PNG cannot be written.
+        PreprocessingError: if a limit is below 1, the store has no such method or split or no video of both, or the PNG cannot be
+            written.
     """
     if min(videos, frames, tile) < 1:
         raise PreprocessingError("a contact sheet needs at least one video, one frame and one pixel per face")
-    by_video = list(store.ledger.groupby(["dataset", "compression", "method", "video"], sort=True))
-    chosen = [by_video[i] for i in _spread(len(by_video), videos)]
+    ledger = _only(_only(store.ledger, store, "method", methods), store, "split", splits)
+    by_video = list(ledger.groupby(["dataset", "compression", "method", "video"], sort=True))
+    if not by_video:
+        raise PreprocessingError(f"store {store.path} holds no video yet; run preprocess again")
+    picked = _spread(len(by_video), videos)
+    if seed is not None:
+        picked = sorted(np.random.default_rng(seed).permutation(len(by_video))[:videos].tolist())
+    chosen = [by_video[i] for i in picked]
     rows = [rows.sort_values("frame") for _, rows in chosen]
     columns = min(frames, max(map(len, rows)))
-    said = f"{len(chosen)} of {len(by_video)} videos, at most {columns} of {max(map(len, rows))} sampled frames each, evenly spread"
+    said = f"{len(chosen)} of {len(by_video)} videos, at most {columns} of {max(map(len, rows))} sampled frames each, "
+    said += "evenly spread" if seed is None else f"videos at random (seed {seed})"
 
     height = 3 * MARGIN + CAPTION + len(rows) * (tile + CAPTION + MARGIN)
     sheet = PIL.Image.new("RGB", (LABEL_WIDTH + columns * (tile + 4) + 2 * MARGIN, height), PAPER)
     draw = PIL.ImageDraw.Draw(sheet)
-    datasets = ", ".join(sorted(store.ledger["dataset"].unique()))
+    datasets = ", ".join(sorted(ledger["dataset"].unique()))
     _text(draw, (MARGIN, MARGIN), f"{datasets} - fingerprint {store.fingerprint[:12]} - {said}", INK)
     for number, table in enumerate(rows):
         top = 2 * MARGIN + CAPTION + number * (tile + CAPTION + MARGIN)
@@ -77,6 +92,19 @@ def contact_sheet(
     except OSError as error:
         raise PreprocessingError(f"cannot write the contact sheet {path}: {error.strerror or error}; give another path") from error
     return said
+
+
+def _only(ledger: pd.DataFrame, store: FaceStore, column: str, names: Sequence[str] | None) -> pd.DataFrame:
+    if names is None:
+        return ledger
+    there = [str(name) for name in store.ledger[column].unique()]
+    for name in names:
+        if name not in there:
+            raise PreprocessingError(f"store {store.path} has no {column} '{name}': {did_you_mean(name, there)}")
+    rows = ledger[ledger[column].isin(list(names))]
+    if rows.empty:
+        raise PreprocessingError(f"store {store.path} has no video of such a method in {column} {', '.join(names)}")
+    return rows
 
 
 def _face(store: FaceStore, row: pd.Series[Any], tile: int, landmarks: bool, masks: bool) -> PIL.Image.Image:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA
+from preprocessing.pages import check_length
 
 FORMAT = 1
 FACES, MANIFEST, LEDGER, INFO = "faces.lmdb", "manifest.parquet", "ledger.parquet", "store.json"
@@ -102,7 +103,12 @@ def open_for_reading(file: str) -> _Environment:
         known.env.close()
     # Without locks: a finished store is never written to while it has readers, and it may lie on a read-only disk.
     env = lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, max_dbs=len(DATABASES))
-    databases = {name: env.open_db(name.encode(), create=False) for name in DATABASES}
+    try:
+        check_length(file, env)
+        databases = {name: env.open_db(name.encode(), create=False) for name in DATABASES}
+    except BaseException:
+        env.close()
+        raise
     _ENVIRONMENTS[file] = _Environment(os.getpid(), env, databases, known.users if known else 0)
     return _ENVIRONMENTS[file]
 
@@ -219,8 +225,11 @@ class FaceStore:
         if not self._counted:
             shared.users += 1
             self._counted = True
-        with shared.env.begin(db=shared.databases[database]) as transaction:
-            yield transaction
+        try:
+            with shared.env.begin(db=shared.databases[database]) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise PreprocessingError(f"{self.path / FACES} is damaged: {error}; copy it again, or preprocess anew") from error
 
     def _get(self, database: str, key: str) -> bytes | None:
         with self._reading(database) as transaction:

@@ -6,9 +6,11 @@ unfinished and is continued by opening it for writing again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +27,7 @@ from filelock import FileLock, Timeout
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA, Video
 from preprocessing.notes import notes
+from preprocessing.pages import check_length, fill_up
 from preprocessing.store import (
     DATABASES,
     FACES,
@@ -41,6 +44,8 @@ from preprocessing.store import (
 from preprocessing.work import STATUSES, VideoFaces
 
 LOCK = "preprocess.lock"
+ALMOST_NOTHING = 1 << 20
+"""A disk with fewer bytes free is full: one video's faces do not fit."""
 LIBRARIES = ("av", "opencv-python-headless", "dlib-bin", "dlib", "lmdb", "numpy", "pandas", "pillow", "pyarrow")
 
 
@@ -78,8 +83,9 @@ class StoreWriter:
                 self._databases = {name: self._env.open_db(name.encode()) for name in DATABASES}
             except lmdb.Error as error:
                 raise PreprocessingError(
-                    f"{self.out / FACES} cannot be opened for writing: {error}; give another folder"
+                    f"{self.out / FACES} cannot be opened for writing: {reason(self.out, error)}; make room or give another folder"
                 ) from error
+            self._check_length()
             self._check_settings()
         except BaseException:
             self.__exit__(None, None, None)
@@ -90,6 +96,12 @@ class StoreWriter:
         if hasattr(self, "_env"):
             self._env.close()
         self._lock.release()
+
+    def _check_length(self) -> None:
+        if (self.out / INFO).exists():
+            check_length(self.out / FACES, self._env)
+        else:
+            fill_up(self.out / FACES, self._env)
 
     def _check_settings(self) -> None:
         wanted = {"format": FORMAT, "settings": self.settings}
@@ -143,6 +155,7 @@ class StoreWriter:
             "libraries": library_versions(),
         }
         try:
+            fill_up(self.out / FACES, self._env)
             for name, columns in TABLES.items():
                 write_table(_beside(self.out / name), columns, self.records())
             _beside(self.out / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
@@ -151,7 +164,11 @@ class StoreWriter:
                     os.fsync(file.fileno())
                 os.replace(_beside(self.out / name), self.out / name)
         except OSError as error:
-            raise PreprocessingError(f"cannot write to {self.out}: {error.strerror}; make room and run preprocess again") from error
+            for name in (*TABLES, INFO):
+                _beside(self.out / name).unlink(missing_ok=True)
+            raise PreprocessingError(
+                f"cannot write to {self.out}: {reason(self.out, error)}; what is done is kept: make room and run preprocess again"
+            ) from error
         return info
 
     def _write(self, put: Callable[[lmdb.Transaction], object]) -> None:
@@ -162,11 +179,32 @@ class StoreWriter:
                 return
             except lmdb.MapFullError:
                 # The aborted transaction left nothing behind: enlarge the map and do it again.
-                self._env.set_mapsize(2 * int(self._env.info()["map_size"]))
+                self._enlarge(2 * int(self._env.info()["map_size"]))
             except (lmdb.Error, OSError) as error:
                 raise PreprocessingError(
-                    f"cannot write to {self.out / FACES}: {error}; make room and run preprocess again"
+                    f"cannot write to {self.out / FACES}: {reason(self.out, error)}; what is done is kept: make room and run"
+                    " preprocess again"
                 ) from error
+
+    def _enlarge(self, size: int) -> None:
+        try:
+            self._env.set_mapsize(size)
+        except lmdb.Error as error:
+            raise PreprocessingError(
+                f"{self.out / FACES} cannot grow: this process may not map {size >> 20} MB of addresses ({error}); what is done is"
+                " kept: lift the limit on its virtual memory (ulimit -v) and run preprocess again"
+            ) from error
+
+
+def reason(folder: Path, error: Exception) -> str:
+    """Why writing failed, in words that help: LMDB reports a full disk as an input/output error."""
+    free = shutil.disk_usage(folder).free
+    if free < ALMOST_NOTHING or getattr(error, "errno", None) == errno.ENOSPC:
+        return f"its disk is full ({free / 1e6:.1f} MB free)"
+    said = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, lmdb.Error):
+        return f"{said} ({free / 1e6:.0f} MB are free; a quota or a limit on file sizes may be reached, or the disk fails)"
+    return said
 
 
 def _beside(path: Path) -> Path:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import data, experiments, interop, reference, results
+from benchmark.cli import data, experiments, interop, predict, reference, results
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(data.store_app, name="store", rich_help_panel=DATA)
 app.add_typer(experiments.grid_app, name="grid", rich_help_panel=RUN)
 app.command(rich_help_panel=RUN)(experiments.train)
 app.command(rich_help_panel=RUN)(experiments.evaluate)
+app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
 

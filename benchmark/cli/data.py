@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import filesize
 from rich.markup import escape
 from rich.table import Table
 
@@ -140,37 +141,58 @@ def preprocess(
         raise typer.Exit(2)
 
 
+def _flat(value: Any) -> str:
+    return " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
+
+
 @store_app.command("info")
 def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
-    """What is in a store: counts by method and split, settings, fingerprint."""
-    from preprocessing.store import FaceStore
+    """What is in a store: counts by dataset, method and split, faces per video, failures by reason, settings, sizes on disk."""
+    from preprocessing.overview import overview
+    from preprocessing.unfinished import UnfinishedStore, open_store
 
-    with FaceStore(store) as faces:
-        console.print(f"[bold]{store}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
-        for key, value in faces.info.items():
-            if key != "fingerprint":
-                console.print(f"  {key}: {value}", markup=False, soft_wrap=True)
-        counts = faces.manifest.groupby(["dataset", "compression", "method", "split"], observed=True)
-        table = Table("dataset", "compression", "method", "split", "videos", "faces")
-        for group, rows in counts:
-            table.add_row(*map(str, group), str(rows["video"].nunique()), str(len(rows)))
-        console.print(table)
-        console.print(
-            "sampled frames: " + ", ".join(f"{n} {status}" for status, n in faces.ledger["status"].value_counts().items())
-        )
+    with open_store(store) as faces:
+        found, content = overview(faces), faces.info
+        if isinstance(faces, UnfinishedStore):
+            console.print("[bold yellow]unfinished[/]: this is what is there so far; run preprocess again to complete it")
+        console.print(f"[bold]{escape(str(store))}[/]  fingerprint {faces.fingerprint}", soft_wrap=True)
+    for what in (what for what in ("settings", "libraries") if what in content):
+        said = ", ".join(f"{key} {_flat(value)}" for key, value in content[what].items())
+        console.print(f"  {what}: {said}", markup=False, soft_wrap=True)
+    disk = ", ".join(f"{name} {filesize.decimal(size)}" for name, size in found.sizes.items() if size)
+    console.print(f"  on disk: {filesize.decimal(sum(found.sizes.values()))} ({disk})", markup=False, soft_wrap=True)
+    frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in content["counts"]["frames"].items())
+    console.print(f"  sampled frames: {frames}", markup=False, soft_wrap=True)
+    table = Table()
+    for column in found.groups.columns:
+        table.add_column(column, justify="left" if column in ("dataset", "compression", "method", "split") else "right")
+    for row in found.groups.itertuples(index=False, name=None):
+        table.add_row(*(escape(str(value)) for value in row))
+    console.print(table)
+    most = max(1, *(b.videos for b in found.faces_per_video))
+    bars = Table("faces per video", "videos", "", box=None)
+    for b in found.faces_per_video:
+        bars.add_row(str(b.low) if b.low == b.high else f"{b.low}-{b.high}", str(b.videos), "█" * -(-40 * b.videos // most))
+    console.print(bars)
+    if len(found.failures):
+        lost = Table("frames without a face", "reason", "videos", "frames")
+        for status, reason, videos, count in found.failures.itertuples(index=False, name=None):
+            lost.add_row(str(status).replace("_", " "), escape(str(reason)), str(videos), str(count))
+        console.print(lost)
 
 
 @store_app.command("verify")
 def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
     """Read every face and compare the store with its fingerprint; exit code 1 where they differ."""
-    from preprocessing.store import FaceStore
+    from preprocessing.unfinished import open_store
 
-    with FaceStore(store) as faces, progress() as bar:
-        task = bar.add_task("verify", total=len(faces.manifest), unit="face")
+    with open_store(store) as faces, progress() as bar:
+        task = bar.add_task("verify", total=None, unit="face")
         problems = faces.verify(on_progress=lambda done, total: bar.update(task, completed=done, total=total))
     for problem in problems:
-        errors.print(f"[red]{problem}[/]", soft_wrap=True)
+        errors.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
     if problems:
+        errors.print(f"{len(problems)} problems; copy the store again from where it is sound, or preprocess anew")
         raise typer.Exit(1)
     console.print(f"{store}: every face reads back, and the content has the fingerprint {faces.fingerprint}", soft_wrap=True)
 
@@ -179,13 +201,21 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -
 def sheet(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The PNG to write; default: STORE/sheet.png.")] = None,
-    landmarks: Annotated[bool, typer.Option(help="Draw the landmarks.")] = False,
+    landmarks: Annotated[bool, typer.Option("--landmarks", help="Draw the landmarks.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Draw the outline of the forged region.")] = False,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="Only this method ('real' is one); may be given often.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be given often.")] = None,
+    videos: Annotated[int, typer.Option(min=1, help="At most so many rows, evenly spread over the videos.")] = 24,
+    frames: Annotated[int, typer.Option(min=1, help="At most so many columns, evenly spread over a video's frames.")] = 16,
+    seed: Annotated[int | None, typer.Option(min=0, help="Take videos at random; the same seed takes the same.")] = None,
 ) -> None:
     """A contact sheet: a row a video, a picture a sampled frame, gaps where there was no face."""
     from preprocessing.sheet import contact_sheet
-    from preprocessing.store import FaceStore
+    from preprocessing.unfinished import open_store
 
     path = out or store / "sheet.png"
-    with FaceStore(store) as faces:
-        contact_sheet(faces, path, landmarks=landmarks)
-    console.print(f"wrote {path}", soft_wrap=True)
+    with open_store(store) as faces:
+        said = contact_sheet(faces, path, videos, frames, landmarks=landmarks, masks=masks, methods=method, splits=split, seed=seed)
+    console.print(f"wrote {path}: {said}", markup=False, soft_wrap=True)

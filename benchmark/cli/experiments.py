@@ -266,26 +266,20 @@ def evaluate(
 ) -> None:
     """Score stores with a trained checkpoint: metrics per frame and per video, and every face's score."""
     import pandas as pd
-    import torch
 
-    from benchmark.checkpoint import load as load_checkpoint
-    from benchmark.config import ConfigError, DetectorSpec
+    from benchmark.config import ConfigError
     from benchmark.data import CachedImages, FaceFrames
     from benchmark.evaluate import score
     from benchmark.metrics import METRICS, measure, per_video
-    from detectors import DETECTORS
+    from benchmark.restore import restore
     from preprocessing.store import FaceStore
 
     load(plugin)
     check_device(device)
-    state = load_checkpoint(checkpoint)
-    spec = DetectorSpec.model_validate(state["cell"]["detector"])
-    settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}  # they come from the checkpoint
-    detector = DETECTORS.build(spec.name, **settings)
-    detector.load_state_dict(state["detector"])
-    detector.to(device, memory_format=torch.channels_last)
+    restored = restore(checkpoint, device)
+    detector = restored.detector
     table = Table(
-        "store", "method", "level", "real", "fake", *METRICS, title=f"{checkpoint} at step {state['step']}", title_justify="left"
+        "store", "method", "level", "real", "fake", *METRICS, title=f"{checkpoint} at step {restored.step}", title_justify="left"
     )
     scored = []
     for path in stores:

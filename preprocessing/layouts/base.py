@@ -74,6 +74,8 @@ class Video:
                 raise PreprocessingError(f"{field} '{value}' of {self.path} must be a plain name without slashes")
         if not self.video or "\\" in self.video or any(part in ("", ".", "..") for part in self.video.split("/")):
             raise PreprocessingError(f"video name '{self.video}' of {self.path} must be a relative POSIX path without empty parts")
+        if self.key.encode(errors="ignore").decode() != self.key:
+            raise PreprocessingError(f"the name {self.path.name!a} is no valid UTF-8; rename the file or its folder")
         if len(f"{self.key}/000000".encode()) > MAX_KEY_BYTES:
             raise PreprocessingError(f"the name '{self.key}' is longer than {MAX_KEY_BYTES} bytes; shorten the folder or file name")
         assert self.split in SPLITS
@@ -180,8 +182,8 @@ class Layout(ABC):
         return ()
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """Every video below `folder`, sorted, links followed, hidden files (such as macOS's "._000.mp4") left out."""
+def find_videos(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[Path]:
+    """Every video (or other file by suffix) below `folder`, sorted, links followed, hidden files (macOS's "._000.mp4") left out."""
     found: list[Path] = []
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -191,7 +193,7 @@ def find_videos(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [Path(here, f) for f in files if f.lower().endswith(VIDEO_SUFFIXES) and not f.startswith(".")]
+        found += [Path(here, f) for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
     return sorted(found)
 
 

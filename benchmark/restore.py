@@ -1,0 +1,60 @@
+"""A trained detector out of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmark import checkpoint
+from benchmark.config import ConfigError, DetectorSpec
+from detectors import DETECTORS
+from detectors.base import Detector
+from optimizers.registry import RegistryError
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A detector as it was at a step of its training.
+
+    Attributes:
+        detector: on its device, in evaluation mode.
+        name: its label in the grid, else its registry name.
+        step: optimizer steps until then.
+    """
+
+    detector: Detector
+    name: str
+    step: int
+
+
+def restore(path: Path, device: str = "cpu") -> Restored:
+    """Build the detector of a checkpoint and load its weights. Plug-ins that it comes from must have been loaded.
+
+    Raises:
+        ConfigError: no file, no checkpoint of ours, another format, a detector that is not registered or has changed since.
+    """
+    state = checkpoint.load(path)
+    try:
+        spec = DetectorSpec.model_validate(state["cell"]["detector"])
+        weights, step = state["detector"], int(state["step"])
+    except KeyError as error:
+        raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: it lacks its {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: {str(error).splitlines()[0]}") from error
+    # The weights come from the checkpoint; the file or the download that training began with need not be here.
+    settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
+    try:
+        detector: Detector = DETECTORS.build(spec.name, **settings)
+    except RegistryError as error:
+        raise ConfigError(f"{path} holds a detector that cannot be built: {error} (a plug-in's needs --plugin FILE)") from error
+    try:
+        detector.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ConfigError(
+            f"{path} does not fit detector '{spec.name}', which has changed since it was trained: {reason}"
+        ) from error
+    detector.to(device).to(memory_format=torch.channels_last)
+    return Restored(detector.eval(), spec.title, step)
