@@ -175,8 +175,8 @@ class Finder:
 
         Returns:
             A face; "no_face" where the detector finds none, neither in the frame nor in the frame enlarged twice, or, where the
-            switches want a second detection, none in the crop; "no_landmarks" where the landmarks allow no alignment: the five points fall
-            together, or (strictly) fewer than half of all lie inside the image.
+            switches want a second detection, none in the crop; "no_landmarks" where the landmarks allow no alignment: the five
+            points fall together, or (strictly) fewer than half of all lie inside the image.
         """
         start = time.perf_counter()
         box = self._box(image, mask)

@@ -1,8 +1,8 @@
 """DeepfakeBench's way of making faces against this project's own: every difference is a switch of its own.
 
 `strict` mends what DeepfakeBench's preprocess.py gets wrong, `dfb` repeats it frame by frame, so that its faces, and numbers
-trained on them, can be compared. A store records the switches that differ from strict. Not repeated are faults that lose whole videos'
-data by accident of their order or name: all masks after the first video without one, and videos of one name in two folders.
+trained on them, can be compared. A store records the switches that differ from strict. Not repeated are faults that lose whole
+videos' data by accident of their order or name: all masks after the first video without one, and videos of one name in two folders.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The detector looks for faces of one size, 73 pixels, in a pyramid of images, eac
 largest images take most of the time and show the smallest faces. Where the face of the frame before says which levels matter, only
 those are searched, and what the finer ones could change is checked where it could: of two overlapping boxes the detector keeps the
 more confident one, so a coarse box can be lost to a finer one that overlaps it, and to nothing else. Those surroundings are
-searched, level by level, for a box more confident than the coarse one. Where there is one, or the coarse levels hold no face, the whole
-pyramid is searched after all. The hint therefore changes the time taken, never the box.
+searched, level by level, for a box more confident than the coarse one. Where there is one, or the coarse levels hold no face,
+the whole pyramid is searched after all. The hint therefore changes the time taken, never the box.
 """
 
 from __future__ import annotations
