@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from preprocessing.frames import FrameIndex, Image, UnreadableVideo, _decode_all, _open, to_rgb
+from preprocessing.frames import FrameIndex, Image, UnreadableVideo, _open, to_rgb
 
 
 def header_count(path: Path) -> int:
@@ -38,14 +39,14 @@ def header_count(path: Path) -> int:
 
 
 class _Damaged(Exception):
-    """The video must be decoded from its start to number its frames."""
+    """Times do not tell how OpenCV numbers this video's frames."""
 
 
 def read_as_opencv(path: Path, index: FrameIndex, wanted: Iterable[int]) -> Iterator[tuple[int, Image | None]]:
     """The wanted frames, until the first that VideoCapture could not read.
 
     A sound video is decoded as `read_frames` does it, by presentation time and without the frames that nothing refers to. Where
-    damage shows, it is decoded whole and its frames are counted, as damaged frames that still come out of the decoder count.
+    damage shows, and in containers without trustworthy times, OpenCV itself reads it.
 
     Yields:
         (number, RGB image (H, W, 3) uint8) in order; after them (number, None) for those beyond the last readable frame.
@@ -62,13 +63,9 @@ def read_as_opencv(path: Path, index: FrameIndex, wanted: Iterable[int]) -> Iter
         except _Damaged:
             pass
     if index.times is None or any(number < len(index.times) for number in missing):
-        with _open(path) as (container, stream):
-            for number, frame in enumerate(_decode_all(container, stream)):
-                if missing and number == missing[0]:
-                    del missing[0]
-                    yield number, to_rgb(frame)
-                if not missing:
-                    break
+        for number, image in _by_opencv(path, missing):
+            missing.remove(number)
+            yield number, image
     for number in missing:
         yield number, None
 
@@ -96,3 +93,19 @@ def _by_time(path: Path, index: FrameIndex, wanted: list[int]) -> Iterator[tuple
                             return
         except FFmpegError as error:
             raise _Damaged from error
+
+
+def _by_opencv(path: Path, wanted: list[int]) -> Iterator[tuple[int, Image]]:
+    expected = list(wanted)
+    capture = cv2.VideoCapture(str(path))
+    try:
+        for number in range(expected[-1] + 1):
+            if not capture.grab():
+                return
+            if number == expected[0]:
+                readable, image = capture.retrieve()
+                if not readable:
+                    return
+                yield expected.pop(0), np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    finally:
+        capture.release()

@@ -1,7 +1,8 @@
 """Preprocessing beside DeepfakeBench's: `python -m benchmark.speed.preprocessing FOLDER`.
 
 The videos of a folder go through the peer, mode dfb and mode strict in turn, video by video, in one process, so that a busy machine
-is busy for all of them; then through both modes with one worker and with several. Times are the process's CPU time, beside the wall.
+is busy for all of them; then through both modes with one worker and with several. Times are the process's CPU time, beside the
+wall's.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def _watch(pipe: Any, videos: list[Video], settings: Settings) -> None:
 
 
 def peak_memory() -> float:
-    """Of this process, MB. From /proc where there is one: elsewhere the figure includes what the parent held when it started this."""
+    """Of this process, MB. From /proc where there is one: elsewhere it includes what the parent held when it started this one."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
@@ -236,14 +237,12 @@ def main() -> None:
             rates = {n: with_workers(videos, settings, folder / f"{mode}{n}", n) for n in (1, given.workers)}
             (one, one_cpu), (all_of_them, all_cpu) = rates[1], rates[given.workers]
             print(
-                f"{mode}: 1 process {one:.2f} faces/s, {given.workers} processes {all_of_them:.2f} ({all_of_them / one:.2f} times); "
-                f"per core-second {one_cpu:.2f} and {all_cpu:.2f}, start included"
+                f"{mode}: 1 process {one:.2f} faces/s, {given.workers} processes {all_of_them:.2f} "
+                f"({all_of_them / one:.2f} times); per core-second {one_cpu:.2f} and {all_cpu:.2f}, start included"
             )
             peaks = memory(videos, settings)
-            half = peaks[(len(peaks) - 1) // 2]
-            print(
-                f"{mode}: peak memory of a worker after {(len(peaks) + 1) // 2} videos {half:.0f} MB, after all {peaks[-1]:.0f} MB"
-            )
+            half = (len(peaks) + 1) // 2
+            print(f"{mode}: peak memory of a worker after {half} videos {peaks[half - 1]:.0f} MB, after all {peaks[-1]:.0f} MB")
 
 
 if __name__ == "__main__":
