@@ -33,17 +33,19 @@ BESIDE = ROOT.parent / "shared" / "material" / "asl_gestures"
 REAL = "DFGRID_REAL_VIDEOS"
 
 
-def parity(found: list[Video]) -> Parity:
-    predictor = find_predictor()
-    peer, work, result = Peer(predictor), Work(Settings(mode="dfb"), Dlib(predictor)), Parity()
-    for video in found:
-        result.add(peer.video(video.path, video.video), work(video))
-    return result
+@pytest.fixture(scope="module")
+def peer() -> Peer:
+    return Peer(find_predictor())
+
+
+@pytest.fixture(scope="module")
+def detector() -> Dlib:
+    return Dlib(find_predictor())
 
 
 def test_parity_on_drawn_videos(data: Path, tmp_path: Path) -> None:
     found = read_layout(data / "mini-a", "faceforensics++")
-    chosen = [found[n] for n in spread(len(found), 6)]
+    chosen = [found[n] for n in spread(len(found), 5)]
     runs, result = side_by_side(chosen, find_predictor(), tmp_path)
     assert result.identical, str(result)
     assert result.frames >= 8
@@ -52,25 +54,26 @@ def test_parity_on_drawn_videos(data: Path, tmp_path: Path) -> None:
     assert 50 < peak_memory() < 4000
 
 
-def test_parity_on_real_videos() -> None:
+def test_parity_on_real_videos(peer: Peer, detector: Dlib) -> None:
     """All videos of the folder that the variable names; of the material that may lie beside the checkout, the first two."""
     folder = Path(os.environ.get(REAL) or BESIDE)
     if not folder.is_dir():
         pytest.skip(f"no real videos: {REAL} names no folder, and there is none at ../shared/material/asl_gestures")
     found = read_layout(folder, "folder")
-    result = parity(found if os.environ.get(REAL) else found[:2])
+    work, result = Work(Settings(mode="dfb"), detector), Parity()
+    for video in found if os.environ.get(REAL) else found[:2]:
+        result.add(peer.video(video.path, video.video), work(video))
     assert result.identical, str(result)
     assert result.difference == 0
 
 
-def test_parity_notices_what_differs(data: Path) -> None:
+def test_parity_notices_what_differs(data: Path, peer: Peer, detector: Dlib) -> None:
     video = read_layout(data / "mini-a", "faceforensics++")[0]
-    predictor = find_predictor()
-    theirs = Peer(predictor).video(video.path, "x")
+    theirs = peer.video(video.path, "x")
     result = Parity()
-    result.add(theirs, Work(Settings(), Dlib(predictor))(video))  # strict: other landmarks
+    result.add(theirs, Work(Settings(), detector)(video))  # strict: other landmarks
     assert result.landmarks == result.frames > 0
-    result.add(theirs, Work(Settings(mode="dfb", frames=1), Dlib(predictor))(video))
+    result.add(theirs, Work(Settings(mode="dfb", frames=1), detector)(video))
     assert result.only_one > 0
     assert not result.identical
 
@@ -106,8 +109,7 @@ def test_frames_are_those_of_opencv(name: str, tmp_path: Path) -> None:
     for number, image in read:
         if number < len(reference):
             assert image is not None
-            if not name.startswith(("damaged", "zeroed")):  # how damage is painted over depends on the decoder's threads
-                np.testing.assert_array_equal(image, reference[number])
+            np.testing.assert_array_equal(image, reference[number])
         else:
             assert image is None
     if name.startswith("plain"):
@@ -176,27 +178,26 @@ def test_the_largest_face_is_that_of_the_whole_pyramid(data: Path) -> None:
     both[: small.shape[0], scene.shape[1] :] = small
     noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
     hinted = 0
-    for image in (face, both, both[:, ::-1].copy(), noise, face[: face.shape[0] // 2].copy()):
+    for image in (both, noise, face[: face.shape[0] // 2].copy()):
         for upsample in (0, 1):
             boxes = [(r.left(), r.top(), r.right(), r.bottom()) for r in detector(image, upsample)]
             expected = max(boxes, key=lambda b: (b[2] - b[0] + 1) * (b[3] - b[1] + 1), default=None)
-            for start in range(9):
+            for start in (0, 1, 2, 4, 7):
                 found, level = pyramid.largest(image, upsample, start)
                 assert found == expected
                 hinted += start > 0 and pyramid._from(image, upsample, start) is not None
                 assert level >= 0
-    assert hinted > 10
+    assert hinted > 2
 
 
-def test_strict_finds_the_same_with_and_without_the_shortcut(data: Path) -> None:
+def test_strict_finds_the_same_with_and_without_the_shortcut(data: Path, detector: Dlib) -> None:
     class Plain:
         def __init__(self, inner: Dlib) -> None:
             self.boxes, self.landmarks, self.description = inner.boxes, inner.landmarks, inner.description
 
-    detector = Dlib(find_predictor())
     for switches in (STRICT, DFB):
         quick, plain = Finder(detector, 256, switches), Finder(Plain(detector), 256, switches)
-        for video in read_layout(data / "mini-a", "faceforensics++")[:2]:
+        for video in read_layout(data / "mini-a", "faceforensics++")[:1]:
             for _, image in read_frames(video.path, index_frames(video.path), [0, 1]):
                 assert image is not None
                 a, b = quick.find(image), plain.find(image)
@@ -224,7 +225,7 @@ class Says:
 
     def landmarks(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.float64]:
         points = np.full((68, 2), float(box.left))
-        points[list(FIVE)] = template(64) + (box.left, box.top)
+        points[list(FIVE)] = template(64) + np.array((box.left, box.top))
         return points
 
 
