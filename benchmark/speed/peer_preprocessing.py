@@ -3,7 +3,8 @@
 It shares no code with the room `preprocessing`, so that one can check the other. What it does to a video: frames are read one
 by one by OpenCV, all of them; the sampled ones are searched by dlib at twice their size; the largest face is aligned by five
 landmarks in float32 arithmetic; the crop, as BGR, is searched again at twice its size, and the first face's landmarks there are
-kept; without one the frame is dropped. Faces go to PNG files, landmarks to .npy files. The first frame that cannot be read ends the video.
+kept; without one the frame is dropped. Faces go to PNG files, landmarks to .npy files. The first frame that cannot be read ends the
+video.
 """
 
 from __future__ import annotations
