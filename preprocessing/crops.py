@@ -15,9 +15,10 @@ import numpy as np
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
 from preprocessing.faces import Detector, Image, Points
-from preprocessing.frames import UnreadableVideo, spread
+from preprocessing.frames import UnreadableVideo
 from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Video
+from preprocessing.sampling import sample
 from preprocessing.settings import Settings
 from preprocessing.work import EncodedFace, FrameRow, VideoFaces, unreadable
 
@@ -29,7 +30,7 @@ def take_crops(video: Video, settings: Settings, detector: Detector) -> VideoFac
 
     Args:
         video: a folder of images, or such a folder in a tar archive; an image's name is its frame number.
-        settings: `frames` images, evenly spread over the sequence, are kept at `size`.
+        settings: images sampled as its settings say are kept at `size`.
         detector: looks for landmarks.
     """
     try:
@@ -44,7 +45,10 @@ def _take(video: Video, settings: Settings, detector: Detector) -> VideoFaces:
     try:
         table = list_images(video.path, video.inside)
         numbers = list(table)
-        wanted = {table[numbers[i]]: numbers[i] for i in (spread(len(numbers), settings.frames) if numbers else [])}
+        wanted = {
+            table[numbers[i]]: numbers[i]
+            for i in (sample(len(numbers), settings.sampling, settings.frames, settings.stride) if numbers else [])
+        }
         images = {wanted[name]: image for name, image in read_images(video.path, video.inside, wanted)}
     except PreprocessingError as error:
         raise UnreadableVideo(str(error)) from error

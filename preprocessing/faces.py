@@ -1,33 +1,30 @@
 """Image -> aligned face and landmarks, or why not.
 
-The geometry is DeepfakeBench's: five of the landmarks are moved by a least-squares similarity (Umeyama, PAMI 1991, eq. 40-43) onto
-the ArcFace template (Deng et al., CVPR 2019), widened by a margin, and the image is warped bilinearly with a black border.
+The image is warped bilinearly, with a black border; `geometry` says where to.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.errors import PreprocessingError
+from preprocessing.geometry import ARCFACE as ARCFACE
+from preprocessing.geometry import FIVE, similarity, similarity_float32, template
+from preprocessing.modes import STRICT, Switches
 from preprocessing.predictor import sha256
+from preprocessing.pyramid import Pyramid
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float32]
 
-# Eyes' outer corners, nose tip, mouth. 49 and 55 are each one past the mouth's corners (48, 54 counted from 0): DeepfakeBench uses
-# them, and a store must be comparable with its crops.
-FIVE = (37, 44, 30, 49, 55)
-ARCFACE = ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041))
-"""The ArcFace template for a crop of 112 x 96 (height x width); 8 px to the right it is centred in 112 x 112."""
-MARGIN = 1.3
 MIN_INSIDE = 0.5
 """A face of whose landmarks fewer than this share lie inside the image is no usable face."""
 
@@ -60,6 +57,17 @@ class Detector(Protocol):
         """At least 68 points (L, 2) as x, y in pixels, in iBUG order."""
 
 
+@runtime_checkable
+class FindsLargest(Protocol):
+    """A detector that finds the largest face in less time than all of them; `Finder` asks it where it can."""
+
+    def largest(self, image: Image, upsample: int, start: int) -> tuple[Box | None, int]:
+        """The box that is the largest of `boxes(image, upsample)`, the first of equals, and a hint for the next call's `start`.
+
+        `start` is 0 or the hint of an earlier image; it must not change the box.
+        """
+
+
 class Dlib:
     """dlib's HOG detector (King, 2009; Dalal and Triggs, CVPR 2005) and regression-tree landmarks (Kazemi and Sullivan, CVPR 2014).
 
@@ -73,11 +81,20 @@ class Dlib:
         self.predictor = predictor
         self.description = {"name": "dlib-hog", "predictor_sha256": sha256(predictor)}
         self._models: tuple[Any, Any] | None = None
+        self._pyramid: Pyramid | None = None
 
     def boxes(self, image: Image, upsample: int) -> list[Box]:
         """See `Detector`."""
         found = self._load()[0](image, upsample)
         return [Box(r.left(), r.top(), r.right(), r.bottom()) for r in found]
+
+    def largest(self, image: Image, upsample: int, start: int) -> tuple[Box | None, int]:
+        """See `FindsLargest`."""
+        if self._pyramid is None:
+            self._pyramid = Pyramid(self._load()[0])
+        box, level = self._pyramid.largest(image, upsample, start)
+        # One level below the last face's: a face that shrinks a little is still seen at once.
+        return None if box is None else Box(*box), max(0, level - 1)
 
     def landmarks(self, image: Image, box: Box) -> NDArray[np.int64]:
         """See `Detector`; whole pixels."""
@@ -101,7 +118,7 @@ class Dlib:
         return self._models
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_models": None}
+        return {**self.__dict__, "_models": None, "_pyramid": None}
 
 
 @dataclass(frozen=True)
@@ -125,90 +142,118 @@ class Face:
         return np.where(forged.any(axis=2), np.uint8(255), np.uint8(0))
 
 
+FACES = ("largest", "mask-overlap")
+"""Which of several faces is taken."""
+
+
 @dataclass
 class Finder:
-    """Finds the face of a frame, strictly: the detector looks closer only where it sees nothing, so no face is lost to speed.
+    """Finds the face of a frame.
+
+    Strictly, unless told otherwise: the detector looks closer only where it sees nothing, so no face is lost to speed.
 
     Attributes:
         detector: finds boxes and landmarks.
         size: side of the crop in pixels.
+        switches: where to do as DeepfakeBench does.
         seconds: time spent, by stage; grows with every call.
     """
 
     detector: Detector
     size: int = 256
+    switches: Switches = STRICT
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _hints: dict[int, int] = field(default_factory=dict)
 
-    def find(self, image: Image) -> Face | str:
-        """The largest face of an RGB frame, aligned; or a status.
+    def find(self, image: Image, mask: Image | None = None) -> Face | str:
+        """A face of an RGB frame, aligned; or a status.
+
+        Args:
+            image: (H, W, 3).
+            mask: (H, W, 3); the face is taken whose box it covers best (intersection over union), the largest one without it, and
+                where it covers none.
 
         Returns:
-            A face; "no_face" where the detector finds none, neither in the frame nor in the frame enlarged twice; "no_landmarks"
-            where the landmarks allow no alignment: the five points fall together, or fewer than half of all lie inside the image.
+            A face; "no_face" where the detector finds none, neither in the frame nor in the frame enlarged twice, or, where the
+            switches want a second detection, none in the crop; "no_landmarks" where the landmarks allow no alignment: the five
+            points fall together, or (strictly) fewer than half of all lie inside the image.
         """
         start = time.perf_counter()
-        boxes = self.detector.boxes(image, 0) or self.detector.boxes(image, 1)
+        box = self._box(image, mask)
+        detected = time.perf_counter()
+        self.seconds["detect"] += detected - start
+        if box is None:
+            return "no_face"
+        points = self.detector.landmarks(image, box)
+        located = time.perf_counter()
+        self.seconds["landmarks"] += located - detected
+        face = align(image, points, self.size, self.switches.similarity, MIN_INSIDE if self.switches.inside == "half" else 0.0)
+        self.seconds["align"] += time.perf_counter() - located
+        if face is None:
+            return "no_landmarks"
+        return self._look_again(face) if self.switches.second_detection == "crop" else face
+
+    def _box(self, image: Image, mask: Image | None) -> Box | None:
+        upsamples = (1,) if self.switches.first_detection == "enlarged" else (0, 1)
+        if mask is not None and (mask > 1).any():
+            inside = np.asarray((mask > 1).any(axis=2))
+            for upsample in upsamples:
+                covered = [(overlap(inside, box), box) for box in self.detector.boxes(image, upsample)]
+                best = max(covered, key=lambda c: c[0], default=None)
+                if best is not None and best[0] > 0:
+                    return best[1]
+        for upsample in upsamples:
+            if isinstance(self.detector, FindsLargest):
+                box, hint = self.detector.largest(image, upsample, self._hints.get(upsample, 0))
+                self._hints[upsample] = hint
+            else:
+                box = max(self.detector.boxes(image, upsample), key=lambda b: b.area, default=None)
+            if box is not None:
+                return box
+        return None
+
+    def _look_again(self, face: Face) -> Face | str:
+        start = time.perf_counter()
+        crop = np.ascontiguousarray(face.image[..., ::-1]) if self.switches.crop_channels == "bgr" else face.image
+        boxes = self.detector.boxes(crop, 1)
         detected = time.perf_counter()
         self.seconds["detect"] += detected - start
         if not boxes:
             return "no_face"
-        points = self.detector.landmarks(image, max(boxes, key=lambda b: b.area))
-        located = time.perf_counter()
-        self.seconds["landmarks"] += located - detected
-        face = align(image, points, self.size)
-        self.seconds["align"] += time.perf_counter() - located
-        return face if face is not None else "no_landmarks"
+        box = boxes[0] if self.switches.crop_face == "first" else max(boxes, key=lambda b: b.area)
+        points = self.detector.landmarks(crop, box)
+        self.seconds["landmarks"] += time.perf_counter() - detected
+        return replace(face, landmarks=points.astype(np.float32))
 
 
-def align(image: Image, points: NDArray[Any], size: int = 256) -> Face | None:
+def overlap(inside: NDArray[np.bool_], box: Box) -> float:
+    """Intersection over union of a mask (H, W) and a box; the part of the box outside the image counts to the union."""
+    top, left = max(0, box.top), max(0, box.left)
+    both = int(inside[top : max(0, box.bottom + 1), left : max(0, box.right + 1)].sum())
+    return both / (int(inside.sum()) + box.area - both)
+
+
+def align(
+    image: Image, points: NDArray[Any], size: int = 256, arithmetic: str = "float64", min_inside: float = MIN_INSIDE
+) -> Face | None:
     """Warp the frame so that the five points meet the template.
 
     Args:
         image: RGB (H, W, 3).
         points: landmarks (L, 2) in the frame, L >= 68.
         size: side of the crop.
+        arithmetic: "float64": see `similarity`; "float32": see `similarity_float32`.
+        min_inside: the share of landmarks that must lie inside the image.
 
     Returns:
         The face, or None where no similarity is defined or the face lies mostly outside the image.
     """
     height, width = image.shape[:2]
     inside = ((points >= 0) & (points < (width, height))).all(axis=1).mean()
-    matrix = similarity(points[list(FIVE)], template(size))
-    if matrix is None or not inside >= MIN_INSIDE:
+    transform = similarity if arithmetic == "float64" else similarity_float32
+    matrix = transform(points[list(FIVE)], template(size))
+    if matrix is None or not inside >= min_inside:
         return None
     crop = cv2.warpAffine(image, matrix, (size, size))
     moved = points.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
     return Face(np.asarray(crop, dtype=np.uint8), moved.astype(np.float32), matrix)
-
-
-def template(size: int = 256) -> Points:
-    """Where the five points belong in a crop of `size` pixels: (5, 2) float32.
-
-    For 256: [[96.870, 120.433], [158.825, 120.090], [128.044, 155.669], [102.592, 191.939], [153.899, 191.656]].
-    """
-    # float32 throughout, as in DeepfakeBench: its rounding is part of the targets.
-    points = np.array(ARCFACE, dtype=np.float32)
-    points[:, 0] += 8.0
-    points = points * np.float32(size) / np.float32(112)
-    margin = size * (MARGIN - 1) / 2
-    return (points + np.float32(margin)) * np.float32(size / (size + 2 * margin))
-
-
-def similarity(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The rotation, scale and shift that bring `source` (N, 2) closest to `target` (N, 2) in least squares: (2, 3), or None.
-
-    In the plane Umeyama's solution has a closed form: with points as complex numbers z -> w around their means, the factor is
-    sum(conj(z) w) / sum(|z|^2); a reflection cannot arise. Inputs are rounded to float32, as DeepfakeBench rounds them, and the
-    arithmetic is float64. DeepfakeBench (skimage) goes on in float32, so its matrix differs by up to 2e-4 px, which turns some ten
-    pixels of a crop by a grey level; float64 is kept here because its result does not depend on the machine's linear algebra.
-    """
-    rounded = (np.asarray(p, dtype=np.float32).astype(np.float64) for p in (source, target))
-    z, w = (p[:, 0] + 1j * p[:, 1] for p in rounded)
-    spread = np.sum(np.abs(z - z.mean()) ** 2)
-    if not np.isfinite(spread) or spread < 1e-6:
-        return None
-    factor = np.sum((z - z.mean()).conj() * (w - w.mean())) / spread
-    shift = w.mean() - factor * z.mean()
-    if not np.isfinite(factor + shift) or abs(factor) < 1e-6:
-        return None
-    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])

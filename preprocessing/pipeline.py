@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -125,7 +126,9 @@ def preprocess(
             writer.begin()
             with closing(_run(work, todo, workers)) as results:
                 for done in results:
+                    start = time.perf_counter()
                     writer.add(done)
+                    summary.seconds["write"] += time.perf_counter() - start
                     _account(summary, done, on_video)
             info = writer.finish()
         summary.errors = [(video_key(r), r["error"]) for r in writer.records() if r["error"] is not None]

@@ -112,11 +112,11 @@ class StoreWriter:
             return
         found = json.loads(known)
         check_version(self.out, found["format"])
-        for name, value in self.settings.items():
-            if found["settings"].get(name) != value:
-                raise PreprocessingError(
-                    f"store {self.out} was begun with {name} = {found['settings'].get(name)}, not {value}; give another folder"
-                )
+        # A setting that one of the two does not have stands for what the first stores did.
+        for name in {**self.settings, **found["settings"]}:
+            begun, value = (of.get(name, "its default") for of in (found["settings"], self.settings))
+            if begun != value:
+                raise PreprocessingError(f"store {self.out} was begun with {name} = {begun}, not {value}; give another folder")
 
     def records(self) -> Iterator[Record]:
         """What is in the store, one record per video, in order of keys."""

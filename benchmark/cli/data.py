@@ -112,6 +112,22 @@ def preprocess(
     predictor: Annotated[
         Path | None, typer.Option(help="A dlib landmark model; default: the 68-point model that comes with dfgrid.")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="strict; or dfb: the same faces as DeepfakeBench, frame by frame (give its 81-point predictor).")
+    ] = "strict",
+    switch: Annotated[
+        list[str] | None, typer.Option(help="Change one difference between the modes, e.g. frame_count=header; repeatable.")
+    ] = None,
+    face: Annotated[
+        str, typer.Option(help="Of several faces: the largest, or with mask-overlap the one that the forgery's mask covers.")
+    ] = "largest",
+    sampling: Annotated[
+        str, typer.Option(help="fixed-number (--frames), fixed-stride (every --stride-th frame) or every.")
+    ] = "fixed-number",
+    stride: Annotated[int, typer.Option(min=1, help="For --sampling fixed-stride.")] = 1,
+    top_up: Annotated[
+        bool, typer.Option("--top-up", help="Take a neighbouring frame where a sampled one has no face; the ledger keeps both.")
+    ] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Read the store's unreadable videos again, after they were repaired.")
     ] = False,
@@ -124,12 +140,22 @@ def preprocess(
         run_check(source, layout, compression, name, out, frames)
         return
     from preprocessing.errors import PreprocessingError
+    from preprocessing.modes import parse_switches
     from preprocessing.pipeline import Settings
 
     if out is None:
         raise PreprocessingError("name the store to write with --out (or only look at the folder with --check)")
 
-    settings = Settings(frames=frames, predictor=predictor)
+    settings = Settings(
+        frames=frames,
+        mode=mode,
+        predictor=predictor,
+        switches=parse_switches(switch or []),
+        face=face,
+        sampling=sampling,
+        stride=stride,
+        top_up=top_up,
+    )
     summary = run_preprocess(source, layout, out, name, compression, settings, workers, retry)
     if summary.errors:
         named = escape("; ".join(f"{key} ({reason})" for key, reason in summary.errors[:5]))
