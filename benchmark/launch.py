@@ -6,6 +6,7 @@ import multiprocessing as mp
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -189,8 +190,9 @@ _stop: Any = None
 
 
 def _start_worker(events: Any, stop: Any, threads: int) -> None:
-    """Once per worker process: its threads, and Ctrl-C left to the parent."""
+    """Once per worker process: its threads, Ctrl-C left to the parent, and no life without it."""
     global _events, _stop
+    threading.Thread(target=_follow_parent, daemon=True).start()
     import cv2
     import torch
 
@@ -198,6 +200,14 @@ def _start_worker(events: Any, stop: Any, threads: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
     _events, _stop = events, stop
+
+
+def _follow_parent() -> None:
+    """End this process when the parent has ended, however: its cell would stay locked, and the next run be refused."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_one(settings: dict[str, Any], folder: str, data: str, device: str) -> str:

@@ -245,3 +245,27 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "c.pt")
     with pytest.raises(ConfigError, match=r"format 99.*reads 1"):
         load(tmp_path / "c.pt")
+
+
+def test_workers_do_not_outlive_a_killed_parent(data: Path, tmp_path: Path) -> None:
+    """kill -9 of the command leaves no worker behind that holds a cell; the same command goes on at once."""
+    from filelock import FileLock
+
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from benchmark.config import Cell; from benchmark.launch import run_cells\n"
+        "if __name__ == '__main__':\n"
+        "    cell = Cell.model_validate_json(sys.argv[1])\n"
+        "    run_cells([cell], Path(sys.argv[2]), Path(sys.argv[3]), workers=1)\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    slow = cell(protocol={"epochs": 10_000, "batch_size": 8})
+    command = [sys.executable, str(tmp_path / "run.py"), slow.model_dump_json(), str(tmp_path / "runs"), str(data)]
+    parent = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / slow.id / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    with FileLock(tmp_path / "runs" / slow.id / ".lock", timeout=10):
+        assert not (tmp_path / "runs" / slow.id / "record.json").exists()
