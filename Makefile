@@ -15,11 +15,12 @@ help:
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove .venv (data/ and runs/ stay)"
 
-$(BIN)/python: bootstrap.py
+# A stamp of its own: .venv/bin/python is a link to the system's Python, which nobody should touch.
+$(VENV)/.created:
 	$(PYTHON) bootstrap.py $(VENV)
 	@touch $@
 
-$(VENV)/.installed: $(BIN)/python setup.py
+$(VENV)/.installed: $(VENV)/.created setup.py
 	$(BIN)/python -m pip install --disable-pip-version-check -e .
 	@touch $@
 

@@ -39,7 +39,9 @@ def main() -> None:
         sys.exit(f"deepfake-grid needs python3 >= 3.10; this is {sys.version.split()[0]} (say make PYTHON=/path/to/python3.12)")
     target = Path(sys.argv[1])
     if target.exists():
-        shutil.rmtree(target)
+        if not (target / "pyvenv.cfg").is_file():
+            sys.exit(f"{target} is there and is no virtual environment; remove or rename it")
+        shutil.rmtree(target)  # one that was not finished
     if importlib.util.find_spec("ensurepip") is not None:
         venv.create(target, with_pip=True, symlinks=True)
         return

@@ -32,14 +32,14 @@ def load(path: Path) -> dict[str, Any]:
         ConfigError: missing, not a checkpoint of ours, or of another format version.
     """
     if not path.is_file():
-        raise ConfigError(f"checkpoint {path} does not exist")
+        raise ConfigError(f"checkpoint {path} " + ("is a folder" if path.is_dir() else "does not exist"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are then refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{path} is no checkpoint that can be loaded safely: {reason}") from error
+        # torch's own words advise to load it unsafely.
+        raise ConfigError(f"{path} is no checkpoint: it is damaged, of another kind, or holds code, which is never run") from error
     if not isinstance(content, dict) or "format" not in content:
         raise ConfigError(f"{path} is no checkpoint of dfgrid (it lacks the key 'format')")
     if content["format"] != FORMAT:

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
 from optimizers.base import Rule
 from optimizers.bases import BASES
 from optimizers.registry import RegistryError, did_you_mean, load_plugin
+
+NO_SPLIT = "none"
+"""The split of every face of a dataset that ships no splits; training on it is warned about."""
 
 GRIDS = Path(__file__).parent / "grids"
 
@@ -94,7 +97,9 @@ class TestSet(Strict):
     __test__ = False  # not a test class, whatever pytest thinks of its name
     name: str
     store: str
-    methods: tuple[str, ...] | None = Field(None, description="forgery methods; None takes every one that the store has")
+    methods: tuple[str, ...] | None = Field(
+        None, min_length=1, description="forgery methods; None takes every one that the store has"
+    )
     split: str = "test"
     role: Literal["in-domain", "held-out", "cross-dataset"]
     frames: int | None = Field(None, ge=1)
@@ -152,7 +157,7 @@ class Grid(Strict):
     detectors: tuple[DetectorSpec, ...] = Field(min_length=1)
     optimizers: tuple[OptimizerSpec, ...] = Field(min_length=1)
     bases: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings of the base optimizers, by name")
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[StrictInt, ...] = Field(min_length=1)
     protocol: Protocol
     plugins: tuple[str, ...] = ()
 
@@ -179,6 +184,10 @@ class Grid(Strict):
         domains = len(self.train.methods)
         if len(set(self.train.methods)) < domains:
             raise ValueError("train.methods: a method stands there twice")
+        if self.train.val_split == self.train.train_split != NO_SPLIT:
+            raise ValueError(f"train.val_split: '{self.train.val_split}' is the training split; validation needs faces of its own")
+        for test in self.tests:
+            self._check_test(test)
         if self.protocol.batch_size % (2 * domains):
             below = self.protocol.batch_size // (2 * domains) * 2 * domains
             raise ValueError(
@@ -186,6 +195,26 @@ class Grid(Strict):
                 f"fake faces; take a multiple of {2 * domains}, such as {max(below, 2 * domains)}"
             )
         return self
+
+    def _check_test(self, test: TestSet) -> None:
+        """A test set is what its role says, and shares no split with training or validation."""
+        if test.name == "val":
+            raise ValueError("tests: the name 'val' belongs to the validation set; take another")
+        if test.store != self.train.store:
+            if test.role != "cross-dataset":
+                raise ValueError(f"tests: '{test.name}' is of another store than the training data: its role is cross-dataset")
+            return
+        if test.split in (self.train.train_split, self.train.val_split) and test.split != NO_SPLIT:
+            raise ValueError(f"tests: '{test.name}' is split '{test.split}', on which the cells are trained or validated")
+        known = set(self.train.methods)
+        if test.role == "cross-dataset":
+            raise ValueError(f"tests: '{test.name}' is of the training store: its role is in-domain or held-out")
+        if test.methods is None:
+            raise ValueError(f"tests: '{test.name}' is of the training store; name its methods, so that its role can be checked")
+        if test.role == "in-domain" and not known.issuperset(test.methods):
+            raise ValueError(f"tests: '{test.name}' is in-domain, but {min(set(test.methods) - known)} is no training method")
+        if test.role == "held-out" and not known.isdisjoint(test.methods):
+            raise ValueError(f"tests: '{test.name}' is held-out, but {min(known & set(test.methods))} is a training method")
 
     def cells(self) -> list[Cell]:
         """The product, detectors outermost, seeds innermost; every setting resolved.
@@ -230,7 +259,8 @@ class Grid(Strict):
             # The optimizer's own settings go before the detector's, and these before the grid's.
             settings = BASES[name].resolve(**{**self.bases.get(name, {}), **detector.bases.get(name, {}), **base})
         except RegistryError as error:
-            raise ConfigError(f"optimizer '{spec.title}': {error}") from error
+            prefix = f"optimizer '{spec.title}': "
+            raise ConfigError(prefix + str(error).removeprefix(prefix)) from error
         return full.model_copy(update={"base": None}), Named(name=name, **settings)
 
 
@@ -257,7 +287,18 @@ def _resolve(spec: Any, registry: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; researchers write it for a number."""
+    """YAML 1.1 reads 1e-3 as text, where researchers mean a number; and of a key that stands there twice it takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are all different."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key '{key.value}' stands there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -284,6 +325,8 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{path}, line {line}: no valid YAML ({error.problem})") from error
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets a ValueError through for a date that does not exist
+        raise ConfigError(f"{path}: no valid YAML ({str(error).splitlines()[0]})") from error
 
 
 def grid_names() -> dict[str, Path]:
@@ -312,8 +355,9 @@ def load_grid(source: str | Path, plugins: Iterable[str] = ()) -> Grid:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys such as name, train, detectors, optimizers")
     listed = content.get("plugins") or []
-    if isinstance(listed, str):
-        listed = [listed]
+    listed = [listed] if isinstance(listed, str) else listed
+    if not isinstance(listed, list) or not all(isinstance(p, str) for p in listed):
+        raise ConfigError(f"{path}: plugins must be a list of file names, not {listed!r}")
     files = [str((path.parent / p).resolve()) for p in listed] + [str(Path(p).resolve()) for p in plugins]
     load_plugins(files)
     return parse(Grid, {**content, "plugins": tuple(dict.fromkeys(files))}, str(path))
@@ -337,7 +381,10 @@ def parse(model: type[Any], content: dict[str, Any], source: str) -> Any:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {'; '.join(_sentence(model, e) for e in error.errors()[:3])}") from error
+        found = error.errors()
+        # One bad entry of a list makes pydantic also say that the list is too short.
+        told = [e for e in found if e["type"] != "too_short" or not any(len(o["loc"]) > len(e["loc"]) for o in found)]
+        raise ConfigError(f"{source}: {'; '.join(_sentence(model, e) for e in told[:3])}") from error
 
 
 def _sentence(model: type[BaseModel], error: Any) -> str:

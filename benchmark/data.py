@@ -50,7 +50,7 @@ class CachedImages:
         try:
             folder.mkdir(exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
-                if not path.exists():
+                if not path.exists() or path.stat().st_size != int(np.prod(shape)):
                     self._fill(store, path, shape, progress)
         except OSError as error:
             raise ConfigError(f"cannot write the cache of decoded faces in {folder}: {error.strerror or error}") from error
@@ -189,6 +189,12 @@ class BalancedBatches:
         self.fakes = [np.flatnonzero(domain == i) for i in range(len(frames.methods))]
         self.reals = np.flatnonzero(domain == -1)
         self.share = batch_size // (2 * len(self.fakes))
+        fewest = min(len(self.reals) // len(self.fakes), *(len(f) for f in self.fakes))
+        if self.share > fewest:
+            raise ConfigError(
+                f"protocol.batch_size: {batch_size} asks for {self.share} faces of each class and domain in one step, "
+                f"but there are only {fewest}; take at most {2 * len(self.fakes) * fewest}"
+            )
         self.steps = -(-max(len(f) for f in self.fakes) // self.share)
         self.frames, self.seed = frames, seed
         names = frames.rows[["dataset", "method", "video"]].agg("/".join, axis=1)

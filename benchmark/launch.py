@@ -30,7 +30,8 @@ MISTAKES = (ConfigError, RegistryError, PreprocessingError, RecordError)
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a cell: `stage` is a stage's name, or `finished`, `failed` (with `reason`), `stopped`."""
+    """Something happened to a cell: `stage` is a stage's name, or `finished`, `failed` (with `reason`), `stopped`,
+    `busy` (another process runs it)."""
 
     cell: str
     stage: str
@@ -47,6 +48,7 @@ class Outcome:
     finished: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
 
 
 def write_index(grid: Grid, folder: Path) -> None:
@@ -66,6 +68,7 @@ def run_cells(
     data: Path,
     device: str = "cpu",
     workers: int = 1,
+    threads: int = 1,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
     """Run every cell that has no record yet.
@@ -75,21 +78,39 @@ def run_cells(
         folder: `runs/<grid>`; each cell has a folder of its own in it.
         data: folder that relative store names belong to.
         device: torch's name of the device.
-        workers: processes; each takes its share of the cores as threads.
+        workers: processes.
+        threads: of each process; a cell keeps to the number that it was begun with.
         on_event: told about progress, in this process.
 
     Ctrl-C asks the workers to write a checkpoint and stop; a second one ends them at once (what is on disk stays whole).
+
+    Raises:
+        ConfigError, RecordError: a record that is there cannot be read, or was made from other data or by another plug-in.
     """
     outcome = Outcome()
     todo: list[Cell] = []
     for cell in cells:
-        if (folder / cell.id / "record.json").exists():
+        if is_done(cell, folder, data):
             outcome.skipped.append(cell.id)
         else:
             todo.append(cell)
     if todo:
-        _Pool(todo, folder, data, device, workers, on_event, outcome).run()
+        _Pool(todo, folder, data, device, workers, threads, on_event, outcome).run()
     return outcome
+
+
+def is_done(cell: Cell, folder: Path, data: Path) -> bool:
+    """Whether the cell has a record, of these data and plug-ins.
+
+    Raises:
+        ConfigError, RecordError: it has one that cannot be read, or that was made from others.
+    """
+    from benchmark.run import finished_record, open_stores
+
+    if not (folder / cell.id / "record.json").exists():
+        return False
+    finished_record(cell, folder / cell.id, {name: store.fingerprint for name, store in open_stores(cell, data).items()})
+    return True
 
 
 class _Pool:
@@ -100,12 +121,14 @@ class _Pool:
         data: Path,
         device: str,
         workers: int,
+        threads: int,
         on_event: Callable[[Event], None],
         outcome: Outcome,
     ) -> None:
         self.folder, self.data, self.device, self.on_event, self.outcome = folder, data, device, on_event, outcome
         self.workers = min(workers, len(todo))
-        self.threads = max(1, (os.cpu_count() or 1) // self.workers)
+        self.threads = threads
+        self.running: dict[Future[str], Cell] = {}
         context = mp.get_context("spawn")  # fork would copy torch's threads in an undefined state
         self.context = context
         self.events: Any = context.Queue()
@@ -121,25 +144,25 @@ class _Pool:
             except KeyboardInterrupt:
                 self.stop.set()
                 self._wait_for_checkpoints(pool)
+                for future, cell in self.running.items():
+                    whole = future.done() and not future.cancelled() and future.exception() is None
+                    self._book(cell, future.result() if whole else STOPPED)
+                self.outcome.stopped += [cell.id for cell in self.todo]
             finally:
                 pool.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
 
     def _drain(self, pool: ProcessPoolExecutor) -> None:
         """Hand out cells until none is left or the pool breaks; the cells of a broken pool are tried again."""
-        waiting, self.todo = self.todo, []
-        running: dict[Future[str], Cell] = {}
+        waiting, self.todo, self.running = self.todo, [], {}
         broken = False
         try:
-            while running or (waiting and not broken):
-                while waiting and len(running) < self.workers and not broken:
-                    cell = waiting.pop(0)
-                    self.attempts[cell.id] += 1
-                    task = (cell.model_dump(mode="json"), str(self.folder / cell.id), str(self.data), self.device)
-                    running[pool.submit(_run_one, *task)] = cell
-                done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            while self.running or (waiting and not broken):
+                while waiting and len(self.running) < self.workers and not broken:
+                    self._submit(pool, waiting.pop(0))
+                done, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
                 self._forward()
                 for future in done:
-                    cell = running.pop(future)
+                    cell = self.running.pop(future)
                     try:
                         self._book(cell, future.result())
                     except BrokenProcessPool:
@@ -151,6 +174,16 @@ class _Pool:
         finally:
             self.todo = waiting
 
+    def _submit(self, pool: ProcessPoolExecutor, cell: Cell) -> None:
+        self.attempts[cell.id] += 1
+        task = (cell.model_dump(mode="json"), str(self.folder / cell.id), str(self.data), self.device, self.threads)
+        # The process that this may start inherits the mask: a Ctrl-C, which the terminal sends to all, is for the parent alone.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.running[pool.submit(_run_one, *task)] = cell
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
     def _book(self, cell: Cell, reason: str) -> None:
         if not reason:
             self.outcome.finished.append(cell.id)
@@ -158,6 +191,9 @@ class _Pool:
         elif reason == STOPPED:
             self.outcome.stopped.append(cell.id)
             self.on_event(Event(cell.id, "stopped"))
+        elif reason == BUSY:
+            self.outcome.busy.append(cell.id)
+            self.on_event(Event(cell.id, "busy"))
         else:
             self._fail(cell, reason)
 
@@ -184,7 +220,7 @@ class _Pool:
                 process.kill()
 
 
-STOPPED = "stopped"
+STOPPED, BUSY = "stopped", "busy"
 _events: Any = None
 _stop: Any = None
 
@@ -210,10 +246,10 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def _run_one(settings: dict[str, Any], folder: str, data: str, device: str) -> str:
+def _run_one(settings: dict[str, Any], folder: str, data: str, device: str, threads: int) -> str:
     """One cell in a worker process; returns "" or the reason why there is no record."""
     from benchmark.evaluate import Diverged
-    from benchmark.run import run_cell
+    from benchmark.run import Busy, run_cell
     from benchmark.train import Stopped
 
     cell = Cell.model_validate(settings)
@@ -226,9 +262,11 @@ def _run_one(settings: dict[str, Any], folder: str, data: str, device: str) -> s
             _events.put(Event(cell.id, stage, done, total))
 
     try:
-        run_cell(cell, Path(folder), Path(data), device, report, _stop.is_set)
+        run_cell(cell, Path(folder), Path(data), device, threads, report, _stop.is_set)
     except Stopped:
         return STOPPED
+    except Busy:
+        return BUSY
     except (*MISTAKES, Diverged) as error:
         return str(error)
     except Exception as error:  # one broken cell must not end the grid; the whole story is in its folder

@@ -24,7 +24,7 @@ from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.seeding import random_state, restore_random_state, seed_everything
-from benchmark.train import Hooks, Plan, Stopped, train
+from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
 from detectors.base import Detector
 from optimizers import OPTIMIZERS
@@ -38,6 +38,10 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 Report = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
+
+
+class Busy(ConfigError):
+    """Another process runs this cell."""
 
 
 def open_stores(cell: Cell, data: Path) -> dict[str, FaceStore]:
@@ -62,11 +66,46 @@ def select(
     return training, evaluated
 
 
+def plugin_hashes(cell: Cell) -> dict[str, str]:
+    """File name -> SHA-256 of each plug-in of the cell."""
+    return {Path(p).name: provenance.file_hash(p) for p in cell.plugins}
+
+
+def check_same(path: Path, then: dict[str, str], now: dict[str, str], what: str) -> None:
+    """Refuse to build upon a file that was made under other circumstances.
+
+    Raises:
+        ConfigError: names the file and the first thing that has changed.
+    """
+    changed = next((name for name in then if name in now and then[name] != now[name]), None)
+    if changed is not None:
+        shown = f" ({then[changed]} then, {now[changed]} now)" if max(len(then[changed]), len(now[changed])) < 60 else ""
+        raise ConfigError(
+            f"{path} was made with another {what} {changed}".replace("  ", " ")
+            + f"{shown}; put that back, or move the folder {path.parent} away to start the cell again"
+        )
+
+
+def finished_record(cell: Cell, folder: Path, fingerprints: dict[str, str]) -> Record:
+    """The record of a finished cell, if it speaks of the same data and plug-ins.
+
+    Raises:
+        RecordError: it cannot be read.
+        ConfigError: it was made from another content of a store, or with another plug-in.
+    """
+    path = folder / "record.json"
+    done = Record.load(path)
+    check_same(path, done.provenance.stores, fingerprints, "content of store")
+    check_same(path, done.provenance.plugins, plugin_hashes(cell), "plug-in")
+    return done
+
+
 def run_cell(
     cell: Cell,
     folder: Path,
     data: Path,
     device: str = "cpu",
+    threads: int = 1,
     report: Report = lambda stage, done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Record:
@@ -77,6 +116,7 @@ def run_cell(
         folder: the cell's own folder; made if missing.
         data: folder that relative store names belong to.
         device: torch's name of the device.
+        threads: of torch on the CPU; another number adds in another order, so a run must keep to its own.
         report: told about progress.
         should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
 
@@ -89,9 +129,10 @@ def run_cell(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
+            torch.set_num_threads(threads)
             return _Run(cell, folder, data, device, report, should_stop).record()
     except Timeout as error:
-        raise ConfigError(f"cell {cell.id} is being run by another process") from error
+        raise Busy(f"cell {cell.id} is being run by another process") from error
 
 
 class _Run:
@@ -113,8 +154,7 @@ class _Run:
         """The finished record: read if it is there, else made."""
         path = self.folder / "record.json"
         if path.exists():
-            done = Record.load(path)
-            self._same_stores(done.provenance.stores, path)
+            done = finished_record(self.cell, self.folder, self.fingerprints)
             self._remove_parts()
             return done
         (self.folder / "failure.json").unlink(missing_ok=True)
@@ -123,8 +163,7 @@ class _Run:
         start = self._resume()
         self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start or None)
         try:
-            hooks = Hooks(on_step=self._after_step, on_evaluation=self._evaluate)
-            train(self.detector, self.optimizer, self.schedule, self.plan, hooks, start)
+            train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start)
         finally:
             self.writer.close()
         record = self._finish()
@@ -150,6 +189,11 @@ class _Run:
             p.precision,
             p.micro_batch,
         )
+        self.evaluation_steps = self.plan.evaluation_steps()
+        if p.evaluations_per_epoch > self.plan.batches.steps:
+            raise ConfigError(
+                f"protocol.evaluations_per_epoch is {p.evaluations_per_epoch}, but an epoch has {self.plan.batches.steps} steps"
+            )
         rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
@@ -169,12 +213,9 @@ class _Run:
         if not path.exists():
             return 0
         state = checkpoint.load(path)
-        self._same_stores(state["stores"], path)
-        if state["code"] != provenance.code_hash():
-            raise ConfigError(
-                f"{path} was written by other code than this; finish it with that code, "
-                f"or remove the folder {self.folder} to start again"
-            )
+        check_same(path, state["stores"], self.fingerprints, "content of store")
+        check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
+        check_same(path, state["circumstances"], self._circumstances(), "")
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
@@ -186,13 +227,11 @@ class _Run:
         self.begun, self.seconds_before = datetime.fromisoformat(state["begun"]), state["seconds"]
         return int(state["step"])
 
-    def _same_stores(self, then: dict[str, str], path: Path) -> None:
-        changed = [name for name, fingerprint in self.fingerprints.items() if then.get(name) != fingerprint]
-        if changed:
-            raise ConfigError(
-                f"{path} was made from another content of store {changed[0]}; "
-                f"put that store back, or move the folder {self.folder} away"
-            )
+    def _circumstances(self) -> dict[str, str]:
+        """What a run may not change half-way, or it is not one run."""
+        versions = {f"version of {name}": version for name, version in provenance.package_versions().items()}
+        here = {"code": provenance.code_hash(), "device": provenance.device_name(self.device)}
+        return {**here, "number of threads": str(torch.get_num_threads()), **versions}
 
     def _save(self, step: int) -> None:
         checkpoint.save(
@@ -201,7 +240,8 @@ class _Run:
                 "step": step,
                 "cell": self.cell.model_dump(mode="json"),
                 "stores": self.fingerprints,
-                "code": provenance.code_hash(),
+                "plugins": plugin_hashes(self.cell),
+                "circumstances": self._circumstances(),
                 "detector": self.detector.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict() if self.schedule else {},
@@ -222,7 +262,10 @@ class _Run:
         self.pending.append(loss)
         self.report("train", step, self.plan.steps)
         stop = self.should_stop()
-        if stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+        # An evaluation saves too, and only when it is whole: no checkpoint says that a step is done whose evaluation is not.
+        if step in self.evaluation_steps:
+            self._evaluate(step)
+        elif stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self._save(step)
         if stop:
             raise Stopped(f"stopped after step {step} of {self.plan.steps}; run the same command to go on")
@@ -256,6 +299,7 @@ class _Run:
         """Join the scores of all evaluation points and say what was done, with what, where."""
         parts = self.folder / "scores"
         steps = sorted({m.step for m in self.measures})
+        assert steps == sorted(self.evaluation_steps), "a run must have every evaluation that its plan asks for"
         _write_parquet(
             pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True),
             self.folder / "scores.parquet",
@@ -287,7 +331,7 @@ class _Run:
                 code=provenance.code_hash(),
                 commit=head,
                 dirty=dirty,
-                plugins={Path(p).name: provenance.file_hash(p) for p in cell.plugins},
+                plugins=plugin_hashes(cell),
                 python=platform.python_version(),
                 platform=platform.platform(),
                 cpu=provenance.cpu(),

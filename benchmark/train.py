@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,8 @@ from benchmark.data import BalancedBatches
 from benchmark.objective import BatchObjective
 from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
+
+AfterStep = Callable[[int, Tensor], None]
 
 
 class Stopped(RuntimeError):
@@ -44,14 +46,6 @@ class Plan:
         return {epoch * per + round(per * i / n) for epoch in range(self.epochs) for i in range(1, n + 1)} - {0}
 
 
-@dataclass
-class Hooks:
-    """What the caller does on the way. None of it changes the numbers."""
-
-    on_step: Callable[[int, Tensor], None] = field(default=lambda step, loss: None)
-    on_evaluation: Callable[[int], None] = field(default=lambda step: None)
-
-
 def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
     """The step's faces in groups of at most `at_most`, each a mix of all domains and both classes."""
     groups = 1 if at_most is None else -(-len(batch) // at_most)
@@ -59,10 +53,14 @@ def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
     return [batch.only(rows[i::groups]) for i in range(groups)] if groups > 1 else [batch]
 
 
-def train(detector: Detector, optimizer: Optimizer, schedule: LRScheduler | None, plan: Plan, hooks: Hooks, start: int = 0) -> None:
-    """Train from step `start` to the end; `detector`, `optimizer` and `schedule` already hold the state of that step."""
+def train(
+    detector: Detector, optimizer: Optimizer, schedule: LRScheduler | None, plan: Plan, after: AfterStep, start: int = 0
+) -> None:
+    """Train from step `start` to the end; `detector`, `optimizer` and `schedule` already hold the state of that step.
+
+    `after` is told the number of steps done and the step's loss; it evaluates, saves or stops, and changes nothing.
+    """
     device = next(detector.parameters()).device
-    evaluate_after = plan.evaluation_steps()
     detector.train()
     for step in range(start, plan.steps):
         epoch, within = divmod(step, plan.batches.steps)
@@ -74,6 +72,4 @@ def train(detector: Detector, optimizer: Optimizer, schedule: LRScheduler | None
         loss = optimizer.step(BatchObjective(detector, micro_batches(batch, plan.micro_batch), precision=plan.precision))
         if schedule is not None:
             schedule.step()
-        hooks.on_step(step + 1, loss)
-        if step + 1 in evaluate_after:
-            hooks.on_evaluation(step + 1)
+        after(step + 1, loss)

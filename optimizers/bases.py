@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +48,14 @@ class Base:
         Raises:
             RegistryError: a value that the optimizer refuses, or no parameter to train.
         """
-        # A NaN passes every comparison of the form `x < 0`, so torch lets some of them through.
+        # A NaN passes every comparison of the form `x < 0`, so torch lets some through, and it has nothing against infinity.
         for key, value in settings.items():
-            if any(isinstance(v, float) and v != v for v in (value if isinstance(value, tuple) else (value,))):
-                raise RegistryError(f"base optimizer '{self.name}': {key} is not a number")
+            pair = isinstance(self.defaults[key], tuple)
+            values = value if isinstance(value, tuple) else (value,)
+            if pair and (len(values) != 2 or not all(isinstance(v, int | float) for v in values)):
+                raise RegistryError(f"base optimizer '{self.name}': {key} must be a pair of numbers, not {value!r}")
+            if not all(isinstance(v, bool | int | float) and math.isfinite(v) for v in values):
+                raise RegistryError(f"base optimizer '{self.name}': {key} must be a finite number, not {value!r}")
             if isinstance(self.defaults[key], bool) != isinstance(value, bool):
                 raise RegistryError(f"base optimizer '{self.name}': {key} cannot be {value!r}")
         try:

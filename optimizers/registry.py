@@ -126,7 +126,7 @@ def load_plugin(path: str | Path) -> None:
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise RegistryError(f"plug-in file {path} does not exist")
+        raise RegistryError(f"plug-in file {path} " + ("is a folder" if file.is_dir() else "does not exist"))
     # The module name depends on the path, so two plug-ins that are both called "mine.py" do not replace each other.
     name = f"dfgrid_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -141,6 +141,6 @@ def load_plugin(path: str | Path) -> None:
     except RegistryError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise RegistryError(f"plug-in file {path} fails to load: {type(error).__name__}: {error}") from error

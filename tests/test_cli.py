@@ -160,6 +160,29 @@ def test_unknown_names(dfgrid: Dfgrid, data: Path, tmp_path: Path) -> None:
     assert_mistake(dfgrid("grid", "run", grid(tmp_path), "--data", data, "--device", "gpu"), "unknown device 'gpu'")
 
 
+def test_mistakes_in_the_detector_are_told_before_anything_runs(dfgrid: Dfgrid, data: Path, tmp_path: Path) -> None:
+    for settings, word in (({"size": -8}, "size"), ({"size": "big"}, "big"), ({"weights": "nope.pth"}, "nope.pth")):
+        path = grid(tmp_path, detectors=[{"name": "resnet10", **settings}])
+        assert_mistake(dfgrid("grid", "run", path, "--data", data), word)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mistakes_on_the_command_line(dfgrid: Dfgrid, data: Path, tmp_path: Path) -> None:
+    cell = ("--detector", "meso4", "--optimizer", "adam", "--store", data / "stores/mini-a", "--method", "Deepfakes")
+    assert_mistake(dfgrid("train", *cell, "--set", "detector.size=[1"), "no valid YAML")
+    assert_mistake(dfgrid("train", *cell, "--set", "detector.name=resnet10"), "--detector")
+    assert_mistake(dfgrid("train", *cell, "--set", "size=64"), "must start with detector.")
+    assert_mistake(dfgrid("train", *cell, "--test", data / "stores/mini-a"), "is of the training store")
+    (tmp_path / "leaves.py").write_text("import sys; sys.exit(3)")
+    assert_mistake(dfgrid("list", "detectors", "--plugin", "leaves.py"), "leaves.py", "SystemExit")
+    import torch
+
+    torch.save({"format": 1}, tmp_path / "c.pt")
+    assert_mistake(dfgrid("evaluate", "c.pt", data / "stores/mini-b"), "c.pt is no checkpoint of a dfgrid cell")
+    assert_mistake(dfgrid("evaluate", "c.pt", data / "stores/mini-b", "--out", "none/x.parquet"), "none does not exist")
+    assert_mistake(dfgrid("evaluate", tmp_path, data / "stores/mini-b"), "is a folder")
+
+
 def test_values_out_of_range(dfgrid: Dfgrid, data: Path, tmp_path: Path) -> None:
     path = grid(tmp_path, optimizers=[{"name": "sam", "rho": -0.05}])
     assert_mistake(dfgrid("grid", "run", path, "--data", data), "rho", "-0.05")

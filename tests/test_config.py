@@ -9,7 +9,7 @@ from benchmark.config import ConfigError, Grid, grid_names, load_grid
 GRID: dict[str, Any] = {
     "name": "g",
     "train": {"store": "s", "methods": ["Deepfakes", "FaceSwap"]},
-    "tests": [{"name": "t", "store": "s", "role": "in-domain"}],
+    "tests": [{"name": "t", "store": "s", "methods": ["FaceSwap"], "role": "in-domain"}],
     "detectors": [{"name": "meso4", "size": 64}],
     "optimizers": ["sgd", {"name": "sam", "base": "adam", "rho": 0.1}],
     "bases": {"adam": {"lr": 0.002}},
@@ -63,6 +63,31 @@ def test_a_detector_may_have_base_settings_of_its_own(tmp_path: Path) -> None:
 
 
 WRONG = [
+    (
+        {"tests": [{"name": "t", "store": "s", "methods": ["FaceShifter"], "role": "in-domain"}]},
+        "FaceShifter is no training method",
+    ),
+    ({"tests": [{"name": "t", "store": "s", "methods": ["FaceSwap"], "role": "held-out"}]}, "FaceSwap is a training method"),
+    ({"tests": [{"name": "t", "store": "s", "role": "in-domain"}]}, "name its methods"),
+    ({"tests": [{"name": "t", "store": "s", "role": "cross-dataset"}]}, "is of the training store"),
+    ({"tests": [{"name": "t", "store": "o", "role": "held-out"}]}, "its role is cross-dataset"),
+    ({"tests": [{"name": "val", "store": "o", "role": "cross-dataset"}]}, "the name 'val' belongs to the validation set"),
+    (
+        {"tests": [{"name": "t", "store": "s", "methods": ["FaceSwap"], "role": "in-domain", "split": "train"}]},
+        "trained or validated",
+    ),
+    (
+        {
+            "train": {"store": "s", "methods": ["A", "B"], "val_split": "train"},
+            "tests": [{"name": "t", "store": "o", "role": "cross-dataset"}],
+        },
+        "validation needs faces of its own",
+    ),
+    ({"seeds": ["0"]}, "seeds.0"),
+    ({"plugins": [3]}, "plugins must be a list of file names"),
+    ({"bases": {"adam": {"betas": [0.9]}}, "optimizers": ["adam"]}, "betas must be a pair"),
+    ({"bases": {"adam": {"betas": 3}}, "optimizers": ["adam"]}, "betas must be a pair"),
+    ({"bases": {"adam": {"lr": float("inf")}}, "optimizers": ["adam"]}, "lr must be a finite number"),
     ({"optimizers": [{"name": "adam", "base": "sgd"}]}, "cannot be spent by the base optimizer 'sgd'"),
     ({"detectors": ["mesoo4"]}, "unknown detector 'mesoo4': did you mean 'meso4'"),
     ({"detectors": [{"name": "meso4", "sise": 64}]}, "detector 'meso4' has no setting 'sise': did you mean 'size'"),
@@ -103,6 +128,12 @@ def test_unknown_grid_and_broken_yaml(tmp_path: Path) -> None:
         load_grid(tmp_path / "none.yaml")
     (tmp_path / "g.yaml").write_text("a: [1\nb: 2")
     with pytest.raises(ConfigError, match=r"g.yaml, line 2: no valid YAML"):
+        load_grid(tmp_path / "g.yaml")
+    (tmp_path / "g.yaml").write_text("seeds: [2020-99-99]")
+    with pytest.raises(ConfigError, match="no valid YAML"):
+        load_grid(tmp_path / "g.yaml")
+    (tmp_path / "g.yaml").write_text("name: a\nseeds: [0]\nname: b")
+    with pytest.raises(ConfigError, match=r"line 3: no valid YAML .the key 'name' stands there twice"):
         load_grid(tmp_path / "g.yaml")
     (tmp_path / "g.yaml").write_text("just text")
     with pytest.raises(ConfigError, match="must hold keys"):

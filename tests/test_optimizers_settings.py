@@ -93,7 +93,7 @@ def test_bases() -> None:
         ("sgd", {"momentun": 0.9}, "base optimizer 'sgd' has no setting 'momentun': did you mean 'momentum'"),
         ("sgd", {"lr": -1.0}, "base optimizer 'sgd'.*-1.0"),
         ("sgd", {"lr": "fast"}, "base optimizer 'sgd'"),
-        ("sgd", {"momentum": float("nan")}, "momentum is not a number"),
+        ("sgd", {"momentum": float("nan")}, "momentum must be a finite number, not nan"),
         ("sgd", {"nesterov": "yes"}, "nesterov cannot be 'yes'"),
         ("sgd", {"nesterov": True, "momentum": 0}, "(?i)nesterov"),
         ("adam", {"betas": [0.9, 1.5]}, "1.5"),

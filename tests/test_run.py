@@ -21,7 +21,7 @@ from benchmark.launch import run_cells, write_index
 from benchmark.run import run_cell
 from benchmark.train import Stopped
 from results.index import GridIndex
-from results.record import Record
+from results.record import Record, RecordError
 from results.scores import load_scores
 
 CONTENT: dict[str, Any] = {
@@ -105,13 +105,12 @@ def test_twice_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -
     assert_same(finished, tmp_path / "again")
 
 
-def test_stopped_half_way_and_resumed_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -> None:
-    for steps in (2, 5):
-        calls = iter(range(1000))
-        with pytest.raises(Stopped, match="run the same command to go on"):
-            run_cell(cell(), tmp_path / "c", data, should_stop=lambda calls=calls, steps=steps: next(calls) == steps)
-    state = load(tmp_path / "c" / "checkpoint.pt")
-    assert 0 < state["step"] < Record.load(finished / "record.json").steps
+def test_stopped_after_any_step_and_resumed_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -> None:
+    """Also after a step that is evaluated, and after the last one."""
+    steps = Record.load(finished / "record.json").steps
+    for step in range(1, steps + 1):
+        with pytest.raises(Stopped, match=f"stopped after step {step} of {steps}"):
+            run_cell(cell(), tmp_path / "c", data, should_stop=lambda: True)
     run_cell(cell(), tmp_path / "c", data)
     assert_same(finished, tmp_path / "c")
 
@@ -174,11 +173,8 @@ def test_a_grid_runs_in_processes_and_outlives_failures(data: Path, tmp_path: Pa
 
 def test_the_number_of_processes_does_not_change_the_numbers(finished: Path, data: Path, tmp_path: Path) -> None:
     run_cells([cell(), cell(seeds=[1])], tmp_path, data, workers=2)
-    one, other = Record.load(finished / "record.json"), Record.load(tmp_path / cell().id / "record.json")
-    assert one.provenance.threads == 1
-    if other.provenance.threads == 1:
-        assert_same(finished, tmp_path / cell().id)
-    assert Record.load(tmp_path / cell(seeds=[1]).id / "record.json").losses != one.losses
+    assert_same(finished, tmp_path / cell().id)
+    assert Record.load(tmp_path / cell(seeds=[1]).id / "record.json").losses != Record.load(finished / "record.json").losses
 
 
 def test_micro_batches_change_no_more_than_rounding(data: Path, tmp_path: Path) -> None:
@@ -215,13 +211,53 @@ def test_a_changed_store_is_refused(finished: Path, data: Path, tmp_path: Path) 
         run_cell(cell(), tmp_path / "c", data)
 
 
-def test_a_checkpoint_of_other_code_is_refused(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("code", "0" * 64, "another code"),
+        ("number of threads", "7", r"another number of threads \(7 then, 1 now\)"),
+        ("version of torch", "1.0", "another version of torch"),
+    ],
+)
+def test_a_checkpoint_of_other_circumstances_is_refused(data: Path, tmp_path: Path, key: str, value: str, sentence: str) -> None:
     with pytest.raises(Stopped):
         run_cell(cell(), tmp_path / "c", data, should_stop=lambda: True)
     state = torch.load(tmp_path / "c" / "checkpoint.pt", weights_only=True)
-    torch.save({**state, "code": "0" * 64}, tmp_path / "c" / "checkpoint.pt")
-    with pytest.raises(ConfigError, match="other code"):
+    torch.save({**state, "circumstances": {**state["circumstances"], key: value}}, tmp_path / "c" / "checkpoint.pt")
+    with pytest.raises(ConfigError, match=sentence):
         run_cell(cell(), tmp_path / "c", data)
+
+
+def test_a_changed_plug_in_is_refused(data: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text("# nothing yet\n")
+    with pytest.raises(Stopped):
+        run_cell(cell(plugins=[str(plugin)]), tmp_path / "c", data, should_stop=lambda: True)
+    plugin.write_text("# another\n")
+    with pytest.raises(ConfigError, match=r"another plug-in plugin\.py"):
+        run_cell(cell(plugins=[str(plugin)]), tmp_path / "c", data)
+
+
+def test_what_is_called_done_is_looked_at(finished: Path, data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    target = tmp_path / cell().id
+    shutil.copytree(finished, target)
+    assert run_cells([cell()], tmp_path, data).skipped == [cell().id]
+    (target / "record.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"record\.json"):
+        run_cells([cell()], tmp_path, data)
+
+
+def test_more_evaluations_than_steps_are_refused(data: Path, tmp_path: Path) -> None:
+    many = cell(protocol={"epochs": 1, "batch_size": 8, "evaluations_per_epoch": 1000})
+    with pytest.raises(ConfigError, match="evaluations_per_epoch is 1000, but an epoch has"):
+        run_cell(many, tmp_path / "c", data)
+
+
+def test_a_batch_of_more_faces_than_there_are_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size: 4000 asks for 1000 faces"):
+        run_cell(cell(protocol={"epochs": 1, "batch_size": 4000}), tmp_path / "c", data)
 
 
 def test_two_processes_do_not_run_one_cell(data: Path, tmp_path: Path) -> None:
@@ -230,12 +266,16 @@ def test_two_processes_do_not_run_one_cell(data: Path, tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with FileLock(tmp_path / "c" / ".lock"), pytest.raises(ConfigError, match="run by another process"):
         run_cell(cell(), tmp_path / "c", data)
+    (tmp_path / "grid" / cell().id).mkdir(parents=True)
+    with FileLock(tmp_path / "grid" / cell().id / ".lock"):
+        assert run_cells([cell()], tmp_path / "grid", data).busy == [cell().id]
+    assert not (tmp_path / "grid" / cell().id / "failure.json").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04cos\nsystem\n(S'true'\ntR."])
 def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.pt").write_bytes(content)
-    with pytest.raises(ConfigError, match="no checkpoint"):
+    with pytest.raises(ConfigError, match="is no checkpoint"):
         load(tmp_path / "c.pt")
     with pytest.raises(ConfigError, match="does not exist"):
         load(tmp_path / "none.pt")
@@ -269,3 +309,29 @@ def test_workers_do_not_outlive_a_killed_parent(data: Path, tmp_path: Path) -> N
     parent.wait()
     with FileLock(tmp_path / "runs" / slow.id / ".lock", timeout=10):
         assert not (tmp_path / "runs" / slow.id / "record.json").exists()
+
+
+def test_ctrl_c_stops_a_grid_with_checkpoints(data: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from benchmark.config import Cell; from benchmark.launch import run_cells\n"
+        "if __name__ == '__main__':\n"
+        "    cells = [Cell.model_validate_json(c) for c in sys.argv[3:]]\n"
+        "    print(len(run_cells(cells, Path(sys.argv[1]), Path(sys.argv[2])).stopped), flush=True)\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    cells = [cell(protocol={"epochs": 10_000, "batch_size": 8}, seeds=[seed]) for seed in (0, 1)]
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "runs"), str(data), *(c.model_dump_json() for c in cells)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    # In a group of its own, which gets the signal as from a terminal: parent and workers alike.
+    parent = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / cells[0].id / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(parent.pid, signal.SIGINT)
+    out, err = parent.communicate(timeout=60)
+    assert out == "2\n"
+    assert "Traceback" not in err
+    assert load(tmp_path / "runs" / cells[0].id / "checkpoint.pt")["step"] > 0

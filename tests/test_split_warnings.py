@@ -42,7 +42,7 @@ def test_a_grid_may_train_on_split_none_and_is_warned(
     content = {
         "name": "g",
         "train": {"store": str(tmp_path / "store"), "methods": ["fake"], "train_split": "none", "val_split": "none"},
-        "tests": [{"name": "home", "store": str(tmp_path / "store"), "split": "none", "role": "in-domain"}],
+        "tests": [{"name": "home", "store": str(tmp_path / "store"), "methods": ["fake"], "split": "none", "role": "in-domain"}],
         "detectors": [{"name": "resnet10", "size": 32, "width": 4}],
         "optimizers": ["adam"],
         "seeds": [0],

@@ -19,6 +19,10 @@ Data = Annotated[Path, typer.Option("--data", envvar="DFGRID_DATA", help="Folder
 Runs = Annotated[Path, typer.Option("--runs", envvar="DFGRID_RUNS", help="Folder for runs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Workers = Annotated[int, typer.Option(min=1, help="Cells that run at the same time, each in a process of its own.")]
+Threads = Annotated[
+    int,
+    typer.Option(min=1, help="torch's threads in each process; a cell keeps to its number, on which last digits depend."),
+]
 Only = Annotated[
     list[str] | None, typer.Option("--only", help="Run only cells whose detector or optimizer is this; may be given often.")
 ]
@@ -55,12 +59,13 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
     return [c for c in cells if (not d or c.detector.title in d) and (not o or c.optimizer.title in o)]
 
 
-def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only: list[str] | None = None) -> Any:
+def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only: list[str] | None = None, threads: int = 1) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
     from benchmark.data import BalancedBatches, FaceFrames, split_warnings
-    from benchmark.launch import Event, run_cells, write_index
+    from benchmark.launch import Event, is_done, run_cells, write_index
     from benchmark.run import open_stores, select
+    from detectors import DETECTORS
 
     check_device(device)
     cells = chosen(grid.cells(), only)
@@ -73,8 +78,10 @@ def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only:
     folder = runs / grid.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another folder with --runs")
+    for spec in {c.detector.title: c.detector for c in cells}.values():
+        DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
+    todo = [c for c in cells if not is_done(c, folder, data)]
     write_index(grid, folder)
-    todo = [c for c in cells if not (folder / c.id / "record.json").exists()]
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
         return None
@@ -85,7 +92,7 @@ def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only:
         trained: dict[str, int] = {}
 
         def on_event(event: Event) -> None:
-            if event.stage in ("finished", "failed", "stopped"):
+            if event.stage in ("finished", "failed", "stopped", "busy"):
                 if event.cell in tasks:
                     bar.remove_task(tasks.pop(event.cell))
                 if event.stage == "finished":
@@ -95,7 +102,7 @@ def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only:
                     bar.console.print(f"[red]failed[/]  {escape(names[event.cell])}: {escape(event.reason)}", soft_wrap=True)
                     trained[event.cell] = steps
                 else:
-                    bar.console.print(f"[yellow]stopped[/] {escape(names[event.cell])}")
+                    bar.console.print(f"[yellow]{event.stage:8}[/]{escape(names[event.cell])}")
             else:
                 if event.cell not in tasks:
                     tasks[event.cell] = bar.add_task("", total=steps, unit="step")
@@ -111,9 +118,11 @@ def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only:
                     trained[event.cell] = event.done
             bar.update(whole, completed=sum(trained.values()))
 
-        outcome = run_cells(cells, folder, data, device, workers, on_event)
+        outcome = run_cells(cells, folder, data, device, workers, threads, on_event)
     if outcome.skipped:
         console.print(f"{len(outcome.skipped)} cells were done already")
+    if outcome.busy:
+        errors.print(f"[yellow]{len(outcome.busy)} cells are being run by another process[/]")
     if outcome.failed:
         errors.print(f"[red]{len(outcome.failed)} of {len(cells)} cells failed[/]; their reasons stand in the table")
     return outcome
@@ -124,7 +133,7 @@ def finish(outcome: Any) -> None:
     if outcome is not None and outcome.stopped:
         errors.print("Stopped; checkpoints are written. Run the same command to go on.")
         raise typer.Exit(130)
-    if outcome is not None and outcome.failed:
+    if outcome is not None and (outcome.failed or outcome.busy):
         raise typer.Exit(1)
 
 
@@ -137,6 +146,7 @@ def grid_run(
     data: Data = Path("data"),
     device: Device = "cpu",
     workers: Workers = 1,
+    threads: Threads = 1,
     only: Only = None,
     plugin: Plugins = None,
 ) -> None:
@@ -144,7 +154,9 @@ def grid_run(
     from benchmark.config import load_grid
 
     loaded = load_grid(grid, plugins=[str(p) for p in plugin or []])
-    outcome = run_grid(loaded, runs, data, device, workers, only)
+    outcome = run_grid(loaded, runs, data, device, workers, only, threads)
+    if outcome is not None and outcome.stopped:
+        finish(outcome)
     console.print(f"Now see: dfgrid table {loaded.name}" + ("" if runs == Path("runs") else f" --runs {runs}"), soft_wrap=True)
     finish(outcome)
 
@@ -178,7 +190,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
         number = float(value)
         return key, int(value) if re.fullmatch(r"[-+]?\d+", value) else number
     except ValueError:
+        pass
+    try:
         return key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {text}: the value is no valid YAML") from error
 
 
 def train(
@@ -214,6 +230,8 @@ def train(
         group, _, name = key.partition(".")
         if group not in groups or not name:
             raise ConfigError(f"--set {text}: the key must start with detector., optimizer., protocol. or base.")
+        if name in ("name", "base", "bases", "label"):
+            raise ConfigError(f"--set {text}: say this with --detector, --optimizer or --base")
         groups[group][name] = value
     if lr is not None:
         groups["base"]["lr"] = lr
@@ -276,6 +294,10 @@ def evaluate(
 
     load(plugin)
     check_device(device)
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: this is a folder; name a file")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.parent} does not exist")
     restored = restore(checkpoint, device)
     detector = restored.detector
     table = Table(
