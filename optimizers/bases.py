@@ -54,7 +54,8 @@ class Base:
             values = value if isinstance(value, tuple) else (value,)
             if pair and (len(values) != 2 or not all(isinstance(v, int | float) for v in values)):
                 raise RegistryError(f"base optimizer '{self.name}': {key} must be a pair of numbers, not {value!r}")
-            if not all(isinstance(v, bool | int | float) and math.isfinite(v) for v in values):
+            flag = isinstance(self.defaults[key], bool)
+            if not flag and not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
                 raise RegistryError(f"base optimizer '{self.name}': {key} must be a finite number, not {value!r}")
             if isinstance(self.defaults[key], bool) != isinstance(value, bool):
                 raise RegistryError(f"base optimizer '{self.name}': {key} cannot be {value!r}")
