@@ -18,7 +18,7 @@ from typing import Any
 from benchmark.config import Cell, ConfigError, Grid
 from optimizers.registry import RegistryError
 from preprocessing.errors import PreprocessingError
-from results.index import GridFile, WantedCell, WantedTest, save_failure
+from results.index import GridFile, GridIndex, WantedCell, WantedTest, save_failure
 from results.record import RecordError
 
 ATTEMPTS = 2
@@ -51,15 +51,25 @@ class Outcome:
     busy: list[str] = field(default_factory=list)
 
 
-def write_index(grid: Grid, folder: Path) -> None:
-    """Write `grid.json`: what the grid wants, so that tables can show what is missing."""
+def write_index(grid: Grid, folder: Path, add: bool = False) -> None:
+    """Write `grid.json`: what the grid wants, so that tables can show what is missing.
+
+    Args:
+        grid: the grid.
+        folder: `runs/<grid>`.
+        add: keep the cells and tests that the file names already (single cells, trained one after the other).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [
         WantedCell(id=c.id, detector=c.detector.title, optimizer=c.optimizer.title, seed=c.seed, optimizer_name=c.optimizer.name)
         for c in grid.cells()
     ]
-    tests = tuple(WantedTest(name=t.name, role=t.role) for t in grid.tests)
-    GridFile(name=grid.name, title=grid.title, tests=tests, cells=tuple(wanted)).save(folder / "grid.json")
+    tests = [WantedTest(name=t.name, role=t.role) for t in grid.tests]
+    if add and (folder / "grid.json").exists():
+        before = GridIndex.read(folder).grid
+        wanted = [*(c for c in before.cells if c.id not in {w.id for w in wanted}), *wanted]
+        tests = [*(t for t in before.tests if t.name not in {n.name for n in tests}), *tests]
+    GridFile(name=grid.name, title=grid.title, tests=tuple(tests), cells=tuple(wanted)).save(folder / "grid.json")
 
 
 def run_cells(

@@ -279,6 +279,8 @@ class _Run:
         self.pending = []
         self.curve.append((step, loss))
         self.writer.add_scalar("loss", loss, step)
+        for name, value in self.optimizer.rule.diagnostics.items():
+            self.writer.add_scalar(f"{self.cell.optimizer.name}/{name}", float(value), step)
         epoch = step / self.plan.batches.steps
         scored = []
         for s in self.sets:

@@ -59,7 +59,16 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
     return [c for c in cells if (not d or c.detector.title in d) and (not o or c.optimizer.title in o)]
 
 
-def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only: list[str] | None = None, threads: int = 1) -> Any:
+def run_grid(
+    grid: Any,
+    runs: Path,
+    data: Path,
+    device: str,
+    workers: int,
+    only: list[str] | None = None,
+    threads: int = 1,
+    add: bool = False,
+) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
     from benchmark.data import BalancedBatches, FaceFrames, split_warnings
@@ -81,7 +90,7 @@ def run_grid(grid: Any, runs: Path, data: Path, device: str, workers: int, only:
     for spec in {c.detector.title: c.detector for c in cells}.values():
         DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
     todo = [c for c in cells if not is_done(c, folder, data)]
-    write_index(grid, folder)
+    write_index(grid, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
         return None
@@ -254,7 +263,7 @@ def train(
         "plugins": plugins,
     }
     grid = parse(Grid, content, "dfgrid train")
-    outcome = run_grid(grid, runs, Path(), device, 1)
+    outcome = run_grid(grid, runs, Path(), device, 1, add=True)
     finish(outcome)
     show_measures(runs / "train" / grid.cells()[0].id)
 

@@ -44,4 +44,8 @@ def table(
     beside: Annotated[bool, typer.Option(help="Add the numbers that the RoGA paper reports for these optimizers.")] = False,
 ) -> None:
     """Optimizers as rows, backbones and metrics as columns; also written as CSV, LaTeX and Markdown."""
+    from results.record import RecordError
+
+    if Path(grid).name != grid:
+        raise RecordError(f"'{grid}' is no name of a grid; give the folder that holds it with --runs")
     show_table(runs / grid, selection, metric, test, digits, beside)
