@@ -19,7 +19,7 @@ from benchmark.config import ConfigError
 from benchmark.data import FaceFrames, resize
 from benchmark.evaluate import Diverged, score
 from detectors.base import Detector
-from preprocessing.codec import decode_image
+from preprocessing.codec import decode_image, read_image
 from preprocessing.faces import Face, Finder
 from preprocessing.layouts import NO_COMPRESSION, Video
 from preprocessing.layouts.base import VIDEO_SUFFIXES, find_videos
@@ -159,14 +159,11 @@ def _faces_of_image(path: Path, work: Work) -> tuple[list[FrameRow], dict[int, I
         return [FrameRow(WHOLE_VIDEO, "unreadable", f"cannot be opened: {error.strerror}")], {}
     if not data:
         return [FrameRow(WHOLE_VIDEO, "unreadable", "the file is empty")], {}
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # upright, as its EXIF data ask
-    except cv2.error:
-        bgr = None
+    bgr = read_image(data, cv2.IMREAD_COLOR)  # upright, as its EXIF data ask
     if bgr is None:
         return [FrameRow(WHOLE_VIDEO, "unreadable", "is no image that OpenCV can decode")], {}
     image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-    face = Finder(work.detector, work.settings.size).find(image)
+    face = Finder(work.detector, work.settings.size, work.settings.in_force).find(image)
     if isinstance(face, Face):
         return [FrameRow(0, "face")], {0: face.image}
     return [FrameRow(0, face)], {}

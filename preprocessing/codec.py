@@ -70,8 +70,16 @@ def decode_mask(data: bytes) -> Image:
     return _decode(data, cv2.IMREAD_GRAYSCALE)
 
 
+def read_image(data: bytes, flags: int) -> NDArray[Any] | None:
+    """An image file's pixels as OpenCV decodes them by `flags`; None for what is no image, or says that it is huge."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    except cv2.error:
+        return None
+
+
 def _decode(data: bytes, flags: int) -> Image:
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    image = read_image(data, flags)
     if image is None:
         raise PreprocessingError("an image cannot be decoded; run store verify, then copy the store again or preprocess anew")
     return np.asarray(image, dtype=np.uint8)

@@ -202,6 +202,7 @@ class Finder:
                 best = max(covered, key=lambda c: c[0], default=None)
                 if best is not None and best[0] > 0:
                     return best[1]
+            return None  # another person's face must not stand for the forged one
         for upsample in upsamples:
             if isinstance(self.detector, FindsLargest):
                 box, hint = self.detector.largest(image, upsample, self._hints.get(upsample, 0))

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.codec import read_image
 from preprocessing.errors import PreprocessingError
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -99,5 +100,5 @@ def _is_image(name: str) -> bool:
 
 
 def _decode(data: bytes) -> Image | None:
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = read_image(data, cv2.IMREAD_COLOR)
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

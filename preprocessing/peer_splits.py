@@ -34,7 +34,7 @@ def read_peer_file(file: Path) -> list[PeerClass] | None:
     """The classes of a split file of DeepfakeBench, or None where the file is something else (or no JSON)."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     classes: list[PeerClass] = []
     for dataset, labels in _items(content):

@@ -108,6 +108,7 @@ def preprocess(
     if workers < 1:
         raise PreprocessingError(f"workers must be at least 1, not {workers}")
     check_unique(videos)
+    _check_crops(videos, settings)
     check_format(settings.image_format)
     if (out / INFO).exists():
         read_info(out)  # refuses another format version before anything is touched
@@ -136,6 +137,21 @@ def preprocess(
     summary.notes += info.get("notes", [])
     summary.fingerprint = info["fingerprint"]
     return summary
+
+
+def _check_crops(videos: Sequence[Video], settings: Settings) -> None:
+    """Faces that came cut out are only resized: a store must not claim a setting that was not applied to them."""
+    changed = {
+        "mode": settings.mode != "strict",
+        "switch": bool(settings.switches),
+        "face": settings.face != "largest",
+        "top-up": settings.top_up,
+    }
+    named = [name for name, other in changed.items() if other]
+    if named and any(v.kind == "crops" for v in videos):
+        raise PreprocessingError(
+            f"these faces came cut out and are only resized: --{named[0]} has no meaning for them; leave it out"
+        )
 
 
 def _run(work: Work, videos: list[Video], workers: int) -> Generator[VideoFaces, None, None]:

@@ -8,15 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from benchmark.cli import main
+from preprocessing.codec import read_image
 
 Result = tuple[int, str, str]
 Dfgrid = Callable[..., Result]
@@ -242,3 +246,32 @@ def test_a_corrupt_video_among_good_ones(dfgrid: Dfgrid, data: Path, tmp_path: P
     code, out, err = dfgrid("preprocess", "videos", "--layout", "folder", "--frames", 2, "--out", "s", "--retry")
     assert code == 0, err
     assert "1 videos done now, 3 were there already" in out
+
+
+def test_damaged_and_oddly_named_files_do_not_end_a_run(dfgrid: Dfgrid, data: Path, tmp_path: Path) -> None:
+    """Names that look like markup are shown as they are; pictures and checkpoints that are none are refused."""
+    (tmp_path / "odd[bold]").mkdir()
+    (tmp_path / "odd[bold]" / "a[b].mp4").write_bytes(b"no video")
+    code, _, err = dfgrid("preprocess", "odd[bold]", "--layout", "folder", "--out", "s")
+    assert code == 2
+    assert "odd[bold]/a[b].mp4" in err
+    assert "Traceback" not in err
+
+    header = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR" + (100_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    huge = header + zlib.crc32(header[12:]).to_bytes(4, "big")
+    assert read_image(huge, 1) is None
+
+    for number, content in enumerate((b"hello", b"{}", b"PK\x03\x04", bytes(range(256)))):
+        (tmp_path / f"{number}.pt").write_bytes(content)
+        assert_mistake(dfgrid("evaluate", f"{number}.pt", data / "stores/mini-b"), f"{number}.pt is no checkpoint")
+
+
+def test_cut_out_faces_take_no_option_that_would_not_be_applied(dfgrid: Dfgrid, tmp_path: Path) -> None:
+    for kind in ("real", "fake"):
+        for split in ("train", "test"):
+            folder = tmp_path / "wild" / f"{kind}_{split}" / "1" / "0"
+            folder.mkdir(parents=True)
+            assert cv2.imwrite(str(folder / "3.png"), np.zeros((8, 8, 3), np.uint8))
+    layout = ("--layout", "wilddeepfake", "--out", "s")
+    assert_mistake(dfgrid("preprocess", "wild", *layout, "--mode", "dfb"), "--mode has no meaning")
+    assert_mistake(dfgrid("preprocess", "wild", *layout, "--check", "--mode", "nonsense"), "nonsense")

@@ -61,14 +61,17 @@ def run_preprocess(
     from preprocessing.layouts import read_layout
     from preprocessing.pipeline import preprocess as preprocess_videos
 
-    videos = read_layout(source, layout=layout, name=name, compression=compression, note=console.print)
+    def note(sentence: str) -> None:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+    videos = read_layout(source, layout=layout, name=name, compression=compression, note=note)
     with progress() as bar:
         task = bar.add_task(f"faces of {name or source.name}", total=len(videos), unit="video")
 
         def on_video(report: Any) -> None:
             bar.advance(task)
             if report.error:
-                errors.print(f"[yellow]skipped[/] {report.video.path}: {report.error}", soft_wrap=True)
+                errors.print(f"[yellow]skipped[/] {escape(str(report.video.path))}: {escape(report.error)}", soft_wrap=True)
 
         summary = preprocess_videos(videos, out, settings, workers=workers, on_video=on_video, retry=retry)
         bar.update(task, completed=len(videos))
@@ -81,16 +84,16 @@ def show_summary(summary: Any) -> None:
     for sentence in summary.notes:
         errors.print(f"[yellow]note[/] {escape(sentence)}", soft_wrap=True)
     for key, sentence in summary.warnings:
-        errors.print(f"[yellow]warning[/] {key}: {sentence}", soft_wrap=True)
+        errors.print(f"[yellow]warning[/] {escape(key)}: {escape(sentence)}", soft_wrap=True)
     counts = summary.counts
     if summary.finished_before:
-        console.print(f"{summary.out}: nothing to do, the store is finished", soft_wrap=True)
+        console.print(f"{summary.out}: nothing to do, the store is finished", markup=False, soft_wrap=True)
     else:
-        console.print(f"{summary.out}: {summary.processed} videos done now, {summary.skipped} were there already", soft_wrap=True)
+        now = f"{summary.processed} videos done now, {summary.skipped} were there already"
+        console.print(f"{summary.out}: {now}", markup=False, soft_wrap=True)
     frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts["frames"].items())
     total = sum(counts["frames"].values())
     console.print(f"  {counts['videos']} videos ({counts['unreadable_videos']} unreadable), {total} sampled frames: {frames}")
-
     console.print(f"  fingerprint {summary.fingerprint}", soft_wrap=True)
 
 
@@ -134,17 +137,9 @@ def preprocess(
     workers: Workers = 1,
 ) -> None:
     """Sample frames, find and align faces, and write them to a store; or only --check the dataset's folder."""
-    if check:
-        from benchmark.cli.doctor import run_check
-
-        run_check(source, layout, compression, name, out, frames)
-        return
     from preprocessing.errors import PreprocessingError
     from preprocessing.modes import parse_switches
     from preprocessing.pipeline import Settings
-
-    if out is None:
-        raise PreprocessingError("name the store to write with --out (or only look at the folder with --check)")
 
     settings = Settings(
         frames=frames,
@@ -156,6 +151,13 @@ def preprocess(
         stride=stride,
         top_up=top_up,
     )
+    if check:
+        from benchmark.cli.doctor import run_check
+
+        run_check(source, layout, compression, name, out, frames)
+        return
+    if out is None:
+        raise PreprocessingError("name the store to write with --out (or only look at the folder with --check)")
     summary = run_preprocess(source, layout, out, name, compression, settings, workers, retry)
     if summary.errors:
         named = escape("; ".join(f"{key} ({reason})" for key, reason in summary.errors[:5]))

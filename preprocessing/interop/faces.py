@@ -96,14 +96,14 @@ def beside(place: Place, kind: str, suffix: str | None = None) -> Place:
 
 
 def _image(data: bytes) -> Image | None:
-    raw = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    raw = codec.read_image(data, cv2.IMREAD_UNCHANGED)
     return None if raw is None or raw.dtype != np.uint8 else codec.decode_image(data)
 
 
 def _mask(data: bytes | None, image: Image) -> tuple[Image | None, str]:
     if data is None:
         return None, ""
-    mask = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    mask = codec.read_image(data, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         return None, BAD_MASK
     return (np.asarray(mask, dtype=np.uint8), "") if mask.shape == image.shape[:2] else (None, OTHER_SIZE)

@@ -70,7 +70,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise PreprocessingError(f"{file} is missing; give the JSON that DeepfakeBench's rearrange.py wrote for the dataset")
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PreprocessingError(f"{file} is no JSON: {error}") from error
     shape = f"{file} has another shape than DeepfakeBench's {{dataset: {{label: {{split: {{video: {{label, frames}}}}}}}}}}"
     if not isinstance(content, dict) or not content:

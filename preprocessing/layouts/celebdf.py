@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import NO_COMPRESSION, Doubt, Layout, Note, Part, Total, Video, find_videos, ignore, need_folder
+from preprocessing.layouts.base import (
+    NO_COMPRESSION,
+    Doubt,
+    Layout,
+    Note,
+    Part,
+    Total,
+    Video,
+    find_videos,
+    ignore,
+    need_folder,
+    read_text,
+)
 
 TEST_LIST = "List_of_testing_videos.txt"
 FOLDERS = {"Celeb-real": 0, "YouTube-real": 0, "Celeb-synthesis": 1}
@@ -96,10 +108,9 @@ def read_test_list(root: Path) -> dict[str, int]:
         PreprocessingError: if the list is missing, or a line is malformed or contradicts its folder.
     """
     file = root / TEST_LIST
-    if not file.is_file():
-        raise PreprocessingError(f"{file} is missing; it comes with the dataset, and without it test videos would be trained on")
+    text = read_text(file, "test videos would be trained on")
     table: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         digit, _, place = line.strip().partition(" ")

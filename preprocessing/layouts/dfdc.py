@@ -194,7 +194,12 @@ def _labels(file: Path) -> dict[str, int]:
     rows = csv.DictReader(read_text(file, "the test videos have no labels").splitlines())
     if not {"filename", "label"} <= set(rows.fieldnames or ()):
         raise PreprocessingError(f"{file} must begin with the line 'filename,label'; get it from the dataset again")
-    return {row["filename"].strip(): _label(file, row["filename"], row["label"]) for row in rows}
+    table = {}
+    for number, row in enumerate(rows, start=2):
+        if row["filename"] is None or row["label"] is None:
+            raise PreprocessingError(f"{file}, line {number}: a field is missing; get it from the dataset again")
+        table[row["filename"].strip()] = _label(file, row["filename"], row["label"])
+    return table
 
 
 def _preview_row(file: Path, place: str, row: dict[str, Any]) -> tuple[int, str, str]:
