@@ -138,8 +138,8 @@ class Scene:
         flat_x, flat_y = x * np.float32(cos) + y * np.float32(sin), y * np.float32(cos) - x * np.float32(sin)
         across, down = flat_x, flat_y
         for _ in range(3):  # fixed point of: position = (seen position - parallax at that position) / foreshortening
-            z = cv2.remap(head.depth, *_pixels(across, down), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0.05)
-            z -= np.float32(_PIVOT_DEPTH)
+            seen = cv2.remap(head.depth, *_pixels(across, down), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0.05)
+            z = seen - np.float32(_PIVOT_DEPTH)
             across = (flat_x - z * np.float32(np.sin(pose.yaw))) / np.float32(np.cos(pose.yaw))
             down = (flat_y - z * np.float32(np.sin(pose.pitch))) / np.float32(np.cos(pose.pitch))
         if expression.open > 0.01:
