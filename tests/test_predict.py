@@ -149,7 +149,7 @@ def test_restored_as_it_was_saved(trained: Path) -> None:
 def test_mistakes(dfgrid: Dfgrid, data: Path, trained: Path, tmp_path: Path) -> None:
     video = clip(tmp_path / "v.mp4", 2)
     assert_mistake(dfgrid("predict", video, "-c", "none.pt"), "checkpoint none.pt does not exist")
-    assert_mistake(dfgrid("predict", video, "-c", video), "v.mp4 is no checkpoint that can be loaded safely")
+    assert_mistake(dfgrid("predict", video, "-c", video), "v.mp4 is no checkpoint")
     torch.save({"format": 99}, tmp_path / "other.pt")
     assert_mistake(dfgrid("predict", video, "-c", "other.pt"), "other.pt has checkpoint format 99, this dfgrid reads 1")
     torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
