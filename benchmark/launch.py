@@ -18,6 +18,7 @@ from typing import Any
 from benchmark.config import Cell, ConfigError, Grid
 from optimizers.registry import RegistryError
 from preprocessing.errors import PreprocessingError
+from preprocessing.store import FaceStore
 from results.index import GridFile, GridIndex, WantedCell, WantedTest, save_failure
 from results.record import RecordError
 
@@ -97,30 +98,33 @@ def run_cells(
     Raises:
         ConfigError, RecordError: a record that is there cannot be read, or was made from other data or by another plug-in.
     """
-    outcome = Outcome()
-    todo: list[Cell] = []
-    for cell in cells:
-        if is_done(cell, folder, data):
-            outcome.skipped.append(cell.id)
-        else:
-            todo.append(cell)
+    cells = list(cells)
+    done = finished(cells, folder, data)
+    outcome = Outcome(skipped=[cell.id for cell in cells if cell.id in done])
+    todo = [cell for cell in cells if cell.id not in done]
     if todo:
         _Pool(todo, folder, data, device, workers, threads, on_event, outcome).run()
     return outcome
 
 
-def is_done(cell: Cell, folder: Path, data: Path) -> bool:
-    """Whether the cell has a record, of these data and plug-ins.
+def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:
+    """Ids of the cells that have a record, of these data and plug-ins. Each store is opened once.
 
     Raises:
-        ConfigError, RecordError: it has one that cannot be read, or that was made from others.
+        ConfigError, RecordError: a record that cannot be read, or that was made from others.
     """
-    from benchmark.run import finished_record, open_stores
+    from benchmark.run import finished_record
 
-    if not (folder / cell.id / "record.json").exists():
-        return False
-    finished_record(cell, folder / cell.id, {name: store.fingerprint for name, store in open_stores(cell, data).items()})
-    return True
+    fingerprints: dict[str, str] = {}
+    done = set()
+    for cell in cells:
+        if (folder / cell.id / "record.json").exists():
+            for name in cell.stores():
+                if name not in fingerprints:
+                    fingerprints[name] = FaceStore(data / name).fingerprint
+            finished_record(cell, folder / cell.id, fingerprints)
+            done.add(cell.id)
+    return done
 
 
 class _Pool:

@@ -72,7 +72,7 @@ def run_grid(
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
     from benchmark.data import BalancedBatches, FaceFrames, split_warnings
-    from benchmark.launch import Event, is_done, run_cells, write_index
+    from benchmark.launch import Event, finished, run_cells, write_index
     from benchmark.run import open_stores, select
     from detectors import DETECTORS
 
@@ -89,7 +89,8 @@ def run_grid(
         raise ConfigError(f"{folder} is a file; choose another folder with --runs")
     for spec in {c.detector.title: c.detector for c in cells}.values():
         DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
-    todo = [c for c in cells if not is_done(c, folder, data)]
+    done = finished(cells, folder, data)
+    todo = [c for c in cells if c.id not in done]
     write_index(grid, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
@@ -127,9 +128,9 @@ def run_grid(
                     trained[event.cell] = event.done
             bar.update(whole, completed=sum(trained.values()))
 
-        outcome = run_cells(cells, folder, data, device, workers, threads, on_event)
-    if outcome.skipped:
-        console.print(f"{len(outcome.skipped)} cells were done already")
+        outcome = run_cells(todo, folder, data, device, workers, threads, on_event)
+    if done:
+        console.print(f"{len(done)} cells were done already")
     if outcome.busy:
         errors.print(f"[yellow]{len(outcome.busy)} cells are being run by another process[/]")
     if outcome.failed:
