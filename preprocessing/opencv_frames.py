@@ -46,7 +46,8 @@ def read_as_opencv(path: Path, index: FrameIndex, wanted: Iterable[int]) -> Iter
     """The wanted frames, until the first that VideoCapture could not read.
 
     A sound video is decoded as `read_frames` does it, by presentation time and without the frames that nothing refers to. Where
-    damage shows, and in containers without trustworthy times, OpenCV itself reads it.
+    damage shows, and in containers without trustworthy times, OpenCV itself reads it, with one decoding thread (with several, its
+    own images of a damaged video differ from one reading to the next).
 
     Yields:
         (number, RGB image (H, W, 3) uint8) in order; after them (number, None) for those beyond the last readable frame.
@@ -97,7 +98,8 @@ def _by_time(path: Path, index: FrameIndex, wanted: list[int]) -> Iterator[tuple
 
 def _by_opencv(path: Path, wanted: list[int]) -> Iterator[tuple[int, Image]]:
     expected = list(wanted)
-    capture = cv2.VideoCapture(str(path))
+    # One thread: with more, what FFmpeg puts in the place of damaged parts differs from one reading to the next.
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         for number in range(expected[-1] + 1):
             if not capture.grab():

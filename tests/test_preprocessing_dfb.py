@@ -79,7 +79,8 @@ def test_parity_notices_what_differs(data: Path, peer: Peer, detector: Dlib) -> 
 
 
 def opencv(path: Path) -> list[NDArray[np.uint8]]:
-    capture, images = cv2.VideoCapture(str(path)), []
+    """All frames; with one thread, since several make different images of a damaged video at each reading."""
+    capture, images = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]), []
     while True:
         found, image = capture.read()
         if not found:
