@@ -1,0 +1,49 @@
+"""`dfgrid audit`: the papers' claims against the papers' tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.console import console
+
+STYLE = {"holds": "green", "contradicted": "red", "undecidable": "yellow"}
+SIGN = {True: "[green]+[/]", False: "[red]-[/]", None: "[yellow]?[/]"}
+
+
+def audit(
+    names: Annotated[list[str] | None, typer.Argument(help="Papers (roga, pim) or single claims (roga-7); default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a page (.md) or one row a check (.csv).")] = None,
+    brief: Annotated[bool, typer.Option(help="One line a claim.")] = False,
+) -> None:
+    """What the papers say, recomputed from the cells that they print: holds, contradicted or undecidable."""
+    from rich.markup import escape
+
+    from results.audit import PAPERS
+    from results.audit import audit as recompute
+    from results.audit.pages import frame, markdown
+    from results.record import RecordError, write_atomically
+
+    if out is not None and out.suffix not in (".md", ".csv"):
+        raise RecordError(f"--out {out}: the audit is written as .md or .csv")
+    findings = recompute(tuple(names or PAPERS))
+    for f in findings:
+        console.print(f"[bold]{f.claim.id}[/]  [{STYLE[f.verdict]}]{f.verdict}[/] ({f.score} checks hold)  {escape(f.claim.claim)}")
+        if brief:
+            continue
+        if f.claim.remark:
+            console.print(f"    {escape(f.claim.remark)}", style="italic")
+        for c in f.checks:
+            console.print(f"  {SIGN[c.holds]} {escape(c.statement)}: [bold]{escape(c.found)}[/]")
+            if c.cells:
+                console.print(f"      {escape(c.where)}", style="dim")
+        console.print()
+    counts = {verdict: sum(f.verdict == verdict for f in findings) for verdict in STYLE}
+    console.print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    if out is not None:
+        text = markdown(findings) if out.suffix == ".md" else frame(findings).to_csv(index=False, lineterminator="\n")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text.encode())
+        console.print(f"wrote {escape(str(out))}", soft_wrap=True)
