@@ -9,12 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
-from benchmark.reading import ConfigError, parse, read_yaml
+from benchmark.reading import ConfigError
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
 from optimizers.base import Rule
@@ -24,7 +23,9 @@ from optimizers.registry import RegistryError, did_you_mean, load_plugin
 NO_SPLIT = "none"
 """The split of every face of a dataset that ships no splits; training on it is warned about."""
 
-GRIDS = Path(__file__).parent / "grids"
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a grid may be called: its runs lie in a folder of that name."""
 
 
 class Strict(BaseModel):
@@ -121,6 +122,7 @@ class Cell(Strict):
     """One training run: a detector under an optimizer with a seed. Fully resolved: defaults are written out."""
 
     grid: str
+    part: str = ""
     detector: DetectorSpec
     optimizer: OptimizerSpec
     base: Named
@@ -133,7 +135,7 @@ class Cell(Strict):
     @property
     def id(self) -> str:
         """Readable slug and a short hash of the resolved settings. Plug-in paths do not count: they differ between machines."""
-        settings = self.model_dump(mode="json", exclude={"plugins", "grid"})
+        settings = self.model_dump(mode="json", exclude={"plugins", "grid", "part"})
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"
@@ -146,8 +148,9 @@ class Cell(Strict):
 class Grid(Strict):
     """Detectors x optimizers x seeds over one protocol, one training set and some test sets."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     title: str = ""
+    part: str = Field("", pattern=rf"^$|{NAME}", description="name of this part of a study of several; see `benchmark.study`")
     train: TrainData
     tests: tuple[TestSet, ...] = Field(min_length=1)
     detectors: tuple[DetectorSpec, ...] = Field(min_length=1)
@@ -227,6 +230,7 @@ class Grid(Strict):
                     cells.append(
                         Cell(
                             grid=self.name,
+                            part=self.part,
                             detector=full_detector,
                             optimizer=full_optimizer,
                             base=base,
@@ -280,40 +284,6 @@ def _resolve(spec: Any, registry: Any) -> Any:
         raise ConfigError(f"{registry.kind} '{spec.name}' needs the setting '{missing[0]}'")
     fields = {key: getattr(spec, key) for key in type(spec).model_fields}
     return type(spec)(**fields, **{key: spec.settings.get(key, default) for key, default in known.items()})
-
-
-def grid_names() -> dict[str, Path]:
-    """The grids that come with dfgrid: name (as `demo` or `roga/table4`) -> file."""
-    return {str(p.relative_to(GRIDS).with_suffix("").as_posix()): p for p in sorted(GRIDS.rglob("*.yaml"))}
-
-
-def load_grid(source: str | Path, plugins: Iterable[str] = ()) -> Grid:
-    """Read a grid: a YAML file, or the name of one that comes with dfgrid.
-
-    Plug-ins (those of the file, relative to it, and those given) are loaded first, so that their names are known.
-
-    Raises:
-        ConfigError: anything the user can mend, as one sentence.
-    """
-    path = Path(source)
-    if not path.exists():
-        known = grid_names()
-        if str(source) in known:
-            path = known[str(source)]
-        elif path.suffix in (".yaml", ".yml"):
-            raise ConfigError(f"grid file {source} does not exist; grids that come with dfgrid: {', '.join(known)}")
-        else:
-            raise ConfigError(f"unknown grid '{source}': {did_you_mean(str(source), known)}")
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys such as name, train, detectors, optimizers")
-    listed = content.get("plugins") or []
-    listed = [listed] if isinstance(listed, str) else listed
-    if not isinstance(listed, list) or not all(isinstance(p, str) for p in listed):
-        raise ConfigError(f"{path}: plugins must be a list of file names, not {listed!r}")
-    files = [str((path.parent / p).resolve()) for p in listed] + [str(Path(p).resolve()) for p in plugins]
-    load_plugins(files)
-    return parse(Grid, {**content, "plugins": tuple(dict.fromkeys(files))}, str(path))
 
 
 def load_plugins(files: Iterable[str]) -> None:

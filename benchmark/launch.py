@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import Cell, ConfigError, Grid
+from benchmark.config import Cell, ConfigError
+from benchmark.study import Study
 from optimizers.registry import RegistryError
 from preprocessing.errors import PreprocessingError
 from preprocessing.store import FaceStore
@@ -52,25 +53,32 @@ class Outcome:
     busy: list[str] = field(default_factory=list)
 
 
-def write_index(grid: Grid, folder: Path, add: bool = False) -> None:
+def write_index(study: Study, folder: Path, add: bool = False) -> None:
     """Write `grid.json`: what the grid wants, so that tables can show what is missing.
 
     Args:
-        grid: the grid.
+        study: the grid, or grids of one name.
         folder: `runs/<grid>`.
         add: keep the cells and tests that the file names already (single cells, trained one after the other).
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [
-        WantedCell(id=c.id, detector=c.detector.title, optimizer=c.optimizer.title, seed=c.seed, optimizer_name=c.optimizer.name)
-        for c in grid.cells()
+        WantedCell(
+            id=c.id,
+            detector=c.detector.title,
+            optimizer=c.optimizer.title,
+            seed=c.seed,
+            optimizer_name=c.optimizer.name,
+            part=c.part,
+        )
+        for c in study.wanted()
     ]
-    tests = [WantedTest(name=t.name, role=t.role) for t in grid.tests]
+    tests = [WantedTest(name=t.name, role=t.role, part=part.part) for part in study.parts for t in part.tests]
     if add and (folder / "grid.json").exists():
         before = GridIndex.read(folder).grid
         wanted = [*(c for c in before.cells if c.id not in {w.id for w in wanted}), *wanted]
         tests = [*(t for t in before.tests if t.name not in {n.name for n in tests}), *tests]
-    GridFile(name=grid.name, title=grid.title, tests=tuple(tests), cells=tuple(wanted)).save(folder / "grid.json")
+    GridFile(name=study.name, title=study.title, tests=tuple(tests), cells=tuple(wanted)).save(folder / "grid.json")
 
 
 def run_cells(

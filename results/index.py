@@ -20,12 +20,13 @@ class WantedTest(Strict):
 
     name: str = Field(min_length=1)
     role: Role
+    part: str = ""
 
 
 class WantedCell(Strict):
     """A cell of the grid; detector and optimizer are named as tables name them (the label, else the registry name).
 
-    `optimizer_name` is the registry name of the optimizer, where its title is another.
+    `optimizer_name` is the registry name of the optimizer, where its title is another. Two parts may want one cell: one `id`.
     """
 
     id: str = Field(min_length=1)
@@ -33,10 +34,14 @@ class WantedCell(Strict):
     optimizer: str
     seed: int
     optimizer_name: str = ""
+    part: str = ""
 
 
 class GridFile(Strict):
-    """Content of grid.json: what a grid wants, written before its first cell starts."""
+    """Content of grid.json: what a grid wants, written before its first cell starts.
+
+    A grid of several parts (training sets, say) has tests and cells of each; a grid of one part leaves `part` empty.
+    """
 
     format: Literal[1] = FORMAT
     name: str
@@ -46,7 +51,10 @@ class GridFile(Strict):
 
     @model_validator(mode="after")
     def _once(self) -> GridFile:
-        for what, names in (("test", [t.name for t in self.tests]), ("cell", [c.id for c in self.cells])):
+        for what, names in (
+            ("test", [(t.part, t.name) for t in self.tests]),
+            ("cell", [(c.part, c.id) for c in self.cells]),
+        ):
             if len(set(names)) < len(names):
                 raise ValueError(f"a {what} stands there twice")
         return self
@@ -54,6 +62,11 @@ class GridFile(Strict):
     def save(self, path: str | Path) -> None:
         """Write the file atomically."""
         write_atomically(path, dump(self))
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts in the grid's order."""
+        return list(dict.fromkeys(c.part for c in self.cells))
 
     @property
     def detectors(self) -> list[str]:
@@ -112,6 +125,31 @@ class GridIndex:
             else:
                 reasons[wanted.id] = found
         return cls(grid, records, reasons)
+
+    def part(self, name: str) -> GridIndex:
+        """The part of that name as a grid of its own, its name in the title.
+
+        Raises:
+            RecordError: no such part.
+        """
+        if name not in self.grid.parts:
+            raise RecordError(
+                f"grid '{self.grid.name}' has no part '{name}'; it has {', '.join(filter(None, self.grid.parts)) or 'one'}"
+            )
+        cells = tuple(c for c in self.grid.cells if c.part == name)
+        grid = self.grid.model_copy(
+            update={
+                "title": f"{self.grid.title or self.grid.name}: {name}" if name else self.grid.title,
+                "tests": tuple(t for t in self.grid.tests if t.part == name),
+                "cells": cells,
+            }
+        )
+        ids = {c.id for c in cells}
+        return GridIndex(
+            grid,
+            {id_: r for id_, r in self.records.items() if id_ in ids},
+            {id_: r for id_, r in self.reasons.items() if id_ in ids},
+        )
 
     def optimizer_name(self, title: str) -> str:
         """The registry name of the optimizer that tables call `title`."""

@@ -72,7 +72,7 @@ def build_table(
     """Optimizers as rows, detectors x test sets x metrics as columns, mean over seeds with its sample standard deviation.
 
     Args:
-        index: the grid.
+        index: a grid of one part (`GridIndex.part` gives one of several).
         selection: key of `SELECTIONS`: which checkpoint is reported.
         metrics, tests: which columns; see `columns_for`.
         digits: behind the point, of percentages; log loss has one more.
@@ -166,7 +166,7 @@ def write_tables(
     digits: int = 2,
     beside: bool = False,
 ) -> list[Path]:
-    """Write table.csv (as printed), tidy.csv, table.tex and table.md.
+    """Write table.csv (as printed), tidy.csv, table.tex and table.md; of a grid in parts, one table-PART for each and one tidy.csv.
 
     Args:
         index: the grid.
@@ -179,13 +179,14 @@ def write_tables(
     Raises:
         RecordError: unknown selection, metric or test set.
     """
-    table = build_table(index, selection, metrics, tests, digits, beside)
-    contents = {
-        "table.csv": printed_csv(table),
-        "tidy.csv": tidy(index, selection).to_csv(index=False, lineterminator="\n"),
-        "table.tex": latex(table, label=f"tab:{index.grid.name}"),
-        "table.md": markdown(table),
-    }
+    contents: dict[str, str] = {}
+    for part in index.grid.parts:
+        table = build_table(index.part(part), selection, metrics, tests, digits, beside)
+        suffix = f"-{part}" if part else ""
+        contents[f"table{suffix}.csv"] = printed_csv(table)
+        contents[f"table{suffix}.tex"] = latex(table, label=f"tab:{index.grid.name}{suffix}")
+        contents[f"table{suffix}.md"] = markdown(table)
+    contents["tidy.csv"] = tidy(index, selection).to_csv(index=False, lineterminator="\n")
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():

@@ -14,7 +14,7 @@ from results.record import METRICS, Level, Metric, Record, RecordError
 from results.selection import Chosen, select, selection_named
 
 TIDY_COLUMNS = (
-    *("grid", "optimizer", "detector", "seed"),
+    *("grid", "part", "optimizer", "detector", "seed"),
     *("test", "role", "level", "metric"),
     *("value", "n", "reason"),
     *("selection", "protocol", "cell"),
@@ -54,13 +54,14 @@ def tidy(index: GridIndex, selection: str = "source_val") -> pd.DataFrame:
                 reason = str(error)
         found = {(c.test, c.level): c for c in chosen}
         protocol = protocol_label(record) if record else ""
-        for test in index.grid.tests:
+        for test in (t for t in index.grid.tests if t.part == cell.part):
             for level in get_args(Level):
                 c = found.get((test.name, level))
                 for metric in METRICS:
                     value = c.metrics[metric] if c else None
                     why = "" if value is not None else _undefined(metric, c) if c else reason
-                    where = (index.grid.name, cell.optimizer, cell.detector, cell.seed, test.name, test.role, level, metric)
+                    who = (index.grid.name, cell.part, cell.optimizer, cell.detector, cell.seed)
+                    where = (*who, test.name, test.role, level, metric)
                     rows.append((*where, value, c.n if c else 0, why, rule.label, protocol, cell.id))
     frame = pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
     return frame.astype({"value": "float64", "n": "int64", "seed": "int64"})

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.config import ConfigError, Grid, grid_names, load_grid
+from benchmark.reading import ConfigError
+from benchmark.study import Study, grid_names, load_grid
 
 GRID: dict[str, Any] = {
     "name": "g",
@@ -142,7 +143,7 @@ def test_unknown_grid_and_broken_yaml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", grid_names())
 def test_grids_that_come_along_are_sound(name: str) -> None:
-    assert isinstance(load_grid(name), Grid)
+    assert isinstance(load_grid(name), Study)
     assert load_grid(name).cells()
 
 

@@ -212,21 +212,21 @@ def test_panels_are_cut_between_tests_where_a_backbone_is_too_wide() -> None:
 def test_csv_comes_back(tmp_path: Path) -> None:
     index = full()
     files = write_tables(index, tmp_path / "tables", beside=True)
-    assert [f.name for f in files] == ["table.csv", "tidy.csv", "table.tex", "table.md"]
+    assert [f.name for f in files] == ["table.csv", "table.tex", "table.md", "tidy.csv"]
     table = build_table(index, beside=True)
     printed = pd.read_csv(files[0], header=[0, 1, 2, 3], index_col=0, dtype=str)
     assert printed.columns.to_list() == table.headings
     assert printed.index.to_list() == list(NINE)
     assert printed.index.name == "optimizer (checkpoint: source_val)"
     assert printed["resnet34", "NeuralTextures", "held-out", "video AUC"].to_list() == [line[2].text for line in table.entries]
-    rows = pd.read_csv(files[1], keep_default_na=False, dtype={"value": str})
+    rows = pd.read_csv(files[3], keep_default_na=False, dtype={"value": str})
     expected = tidy(index)
     assert tuple(rows.columns) == TIDY_COLUMNS
     # 18 cells of 3 seeds, 2 tests, 2 levels, 5 metrics
     assert len(rows) == 54 * 2 * 2 * 5
     assert [float(value) for value in rows["value"]] == expected["value"].to_list()  # to the last bit
     assert set(rows["protocol"]) == set(expected["protocol"])
-    assert files[2].read_text().startswith("% needs")
+    assert files[1].read_text().startswith("% needs")
 
 
 def test_escape() -> None:

@@ -19,6 +19,7 @@ from benchmark.checkpoint import load
 from benchmark.config import Cell, ConfigError, Grid
 from benchmark.launch import run_cells, write_index
 from benchmark.run import run_cell
+from benchmark.study import study_of
 from benchmark.train import Stopped
 from results.index import GridIndex
 from results.record import Record, RecordError
@@ -154,7 +155,7 @@ def test_a_grid_runs_in_processes_and_outlives_failures(data: Path, tmp_path: Pa
         }
     )
     folder = tmp_path / "small"
-    write_index(grid, folder)
+    write_index(study_of(grid), folder)
     events: list[str] = []
     result = run_cells(grid.cells(), folder, data, workers=2, on_event=lambda e: events.append(e.stage))
     wild, tame = (c.id for c in grid.cells())

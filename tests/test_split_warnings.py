@@ -10,9 +10,10 @@ import yaml
 from preprocessing_material import Squares, clip
 
 from benchmark.cli import main
-from benchmark.config import TestSet, TrainData, load_grid
+from benchmark.config import TestSet, TrainData
 from benchmark.data import split_warnings
 from benchmark.run import run_cell
+from benchmark.study import load_grid
 from preprocessing.layouts import read_layout
 from preprocessing.pipeline import Settings, preprocess
 

@@ -59,8 +59,25 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
     return [c for c in cells if (not d or c.detector.title in d) and (not o or c.optimizer.title in o)]
 
 
+def count_steps(cells: list[Any], data: Path) -> dict[str, int]:
+    """Optimizer steps of each cell, by its id. A store or split that is not there is told here, before the first step."""
+    from benchmark.data import BalancedBatches, FaceFrames
+    from benchmark.run import open_stores, select
+
+    empty: Any = None  # the pixels do not matter for counting steps
+    known: dict[str, int] = {}
+    steps = {}
+    for cell in cells:
+        same = f"{cell.train} {cell.tests} {cell.protocol.batch_size}"
+        if same not in known:
+            (rows, methods), _ = select(cell, open_stores(cell, data))
+            known[same] = BalancedBatches(FaceFrames(rows, methods, empty), cell.protocol.batch_size, 0).steps
+        steps[cell.id] = known[same] * cell.protocol.epochs
+    return steps
+
+
 def run_grid(
-    grid: Any,
+    study: Any,
     runs: Path,
     data: Path,
     device: str,
@@ -71,33 +88,29 @@ def run_grid(
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
-    from benchmark.data import BalancedBatches, FaceFrames, split_warnings
+    from benchmark.data import split_warnings
     from benchmark.launch import Event, finished, run_cells, write_index
-    from benchmark.run import open_stores, select
     from detectors import DETECTORS
 
     check_device(device)
-    cells = chosen(grid.cells(), only)
-    stores = open_stores(cells[0], data)
-    (rows, methods), _ = select(cells[0], stores)
-    for sentence in split_warnings(grid.train, grid.tests):
+    cells = chosen(study.cells(), only)
+    for sentence in dict.fromkeys(s for part in study.parts for s in split_warnings(part.train, part.tests)):
         errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
-    empty: Any = None  # the pixels do not matter for counting steps
-    steps = BalancedBatches(FaceFrames(rows, methods, empty), grid.protocol.batch_size, 0).steps * grid.protocol.epochs
-    folder = runs / grid.name
+    steps = count_steps(cells, data)
+    folder = runs / study.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another folder with --runs")
     for spec in {c.detector.title: c.detector for c in cells}.values():
         DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
     done = finished(cells, folder, data)
     todo = [c for c in cells if c.id not in done]
-    write_index(grid, folder, add)
+    write_index(study, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
         return None
-    names = {c.id: f"{c.detector.title} / {c.optimizer.title} / seed {c.seed}" for c in cells}
+    names = {c.id: " / ".join(filter(None, (c.part, c.detector.title, c.optimizer.title, f"seed {c.seed}"))) for c in cells}
     with progress() as bar:
-        whole = bar.add_task(f"{grid.name}: {len(todo)} cells", total=steps * len(todo), unit="step")
+        whole = bar.add_task(f"{study.name}: {len(todo)} cells", total=sum(steps[c.id] for c in todo), unit="step")
         tasks: dict[str, Any] = {}
         trained: dict[str, int] = {}
 
@@ -107,15 +120,15 @@ def run_grid(
                     bar.remove_task(tasks.pop(event.cell))
                 if event.stage == "finished":
                     bar.console.print(f"[green]done[/]    {escape(names[event.cell])}")
-                    trained[event.cell] = steps
+                    trained[event.cell] = steps[event.cell]
                 elif event.stage == "failed":
                     bar.console.print(f"[red]failed[/]  {escape(names[event.cell])}: {escape(event.reason)}", soft_wrap=True)
-                    trained[event.cell] = steps
+                    trained[event.cell] = steps[event.cell]
                 else:
                     bar.console.print(f"[yellow]{event.stage:8}[/]{escape(names[event.cell])}")
             else:
                 if event.cell not in tasks:
-                    tasks[event.cell] = bar.add_task("", total=steps, unit="step")
+                    tasks[event.cell] = bar.add_task("", total=steps[event.cell], unit="step")
                 unit = "step" if event.stage == "train" else "face"
                 bar.update(
                     tasks[event.cell],
@@ -161,7 +174,7 @@ def grid_run(
     plugin: Plugins = None,
 ) -> None:
     """Run every cell that is not done yet. Ctrl-C stops after a checkpoint; the same command goes on."""
-    from benchmark.config import load_grid
+    from benchmark.study import load_grid
 
     loaded = load_grid(grid, plugins=[str(p) for p in plugin or []])
     outcome = run_grid(loaded, runs, data, device, workers, only, threads)
@@ -231,7 +244,9 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train and test one cell without a grid file."""
-    from benchmark.config import ConfigError, Grid, default_base, parse
+    from benchmark.config import ConfigError, Grid, default_base
+    from benchmark.reading import parse
+    from benchmark.study import study_of
 
     plugins = load(plugin)
     groups: dict[str, dict[str, Any]] = {"detector": {}, "optimizer": {}, "protocol": {}, "base": {}}
@@ -264,7 +279,7 @@ def train(
         "plugins": plugins,
     }
     grid = parse(Grid, content, "dfgrid train")
-    outcome = run_grid(grid, runs, Path(), device, 1, add=True)
+    outcome = run_grid(study_of(grid), runs, Path(), device, 1, add=True)
     finish(outcome)
     show_measures(runs / "train" / grid.cells()[0].id)
 
@@ -354,7 +369,7 @@ def demo(
     """The whole road on the mini dataset: draw, preprocess, train and evaluate the demo grid, print its table."""
     from benchmark.cli.data import run_preprocess, run_synth
     from benchmark.cli.results import show_table
-    from benchmark.config import load_grid
+    from benchmark.study import load_grid
     from preprocessing.pipeline import Settings
 
     frames = 6

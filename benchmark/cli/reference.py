@@ -84,7 +84,7 @@ def datasets() -> None:
 @list_app.command()
 def grids() -> None:
     """Grids that come with dfgrid."""
-    from benchmark.config import grid_names, load_grid
+    from benchmark.study import grid_names, load_grid
 
     table = Table(title="Grids", title_justify="left")
     for column in ("name", "what it is", "cells"):

@@ -25,9 +25,11 @@ def show_table(
     from results.tables import build_table, write_tables
 
     index = GridIndex.read(folder)
-    console.print(TerminalTable(build_table(index, selection, metrics, tests, digits, beside)))
+    for part in index.grid.parts:
+        console.print(TerminalTable(build_table(index.part(part), selection, metrics, tests, digits, beside)))
+        console.print()
     files = write_tables(index, folder / "tables", selection, metrics, tests, digits, beside)
-    console.print(f"\nwrote {', '.join(str(f) for f in files)}", soft_wrap=True)
+    console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
 
 
 def table(
