@@ -59,10 +59,11 @@ def select(
     """
     t = cell.train
     manifest = stores[t.store].manifest
-    training = choose(manifest, t.store, t.methods, t.train_split, t.frames)
-    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames)}
+    training = choose(manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
+    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)}
     for test in cell.tests:
-        evaluated[test.name] = choose(stores[test.store].manifest, test.store, test.methods, test.split, test.frames)
+        manifest = stores[test.store].manifest
+        evaluated[test.name] = choose(manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
     return training, evaluated
 
 
