@@ -28,7 +28,9 @@ GRIDS = Path(__file__).parent / "grids"
 
 FramePick = Annotated[
     Literal["uniform", "first"],
-    Field(description="of a video's faces, where `frames` limits them: evenly spread ones, or the first, as DeepfakeBench takes them"),
+    Field(
+        description="of a video's faces, where `frames` limits them: evenly spread ones, or the first, as DeepfakeBench takes them"
+    ),
 ]
 
 
@@ -193,9 +195,12 @@ class Grid(Strict):
             raise ValueError("train.methods: a method stands there twice")
         if self.train.val_split == self.train.train_split != NO_SPLIT:
             raise ValueError(f"train.val_split: '{self.train.val_split}' is the training split; validation needs faces of its own")
-        for where, part in (("train", self.train), *((f"tests: '{t.name}'", t) for t in self.tests)):
+        given: list[tuple[str, TrainData | TestSet]] = [("train", self.train), *((f"tests: '{t.name}'", t) for t in self.tests)]
+        for where, part in given:
             if part.frame_pick != "uniform" and part.frames is None:
-                raise ValueError(f"{where}: frame_pick '{part.frame_pick}' needs frames, such as 32; without it every face is taken")
+                raise ValueError(
+                    f"{where}: frame_pick '{part.frame_pick}' needs frames, such as 32; without it every face is taken"
+                )
         for test in self.tests:
             self._check_test(test)
         if self.protocol.batch_size % (2 * domains):

@@ -176,16 +176,17 @@ FRAME_PICKS: dict[str, Callable[[pd.Series[int], pd.Series[int], int], pd.Series
 
 def splits_in_words(splits: Iterable[str]) -> str:
     """`test, train`; the split that stands for no split is explained."""
-    named = sorted(set(splits) - {NO_SPLIT})
-    return " and ".join(filter(None, (", ".join(named), NO_SPLIT in splits and f"'{NO_SPLIT}' (its dataset ships no split for them)")))
+    named = ", ".join(sorted(set(splits) - {NO_SPLIT}))
+    without = f"'{NO_SPLIT}' (its dataset ships no split for them)" if NO_SPLIT in splits else ""
+    return " and ".join(filter(None, (named, without)))
 
 
 def _how_to_train(splits: set[str]) -> str:
     if splits != {NO_SPLIT}:
         return ""
     return (
-        f"; a test set takes them with split: {NO_SPLIT}, and training only if asked for with train_split: {NO_SPLIT} and val_split:"
-        f" {NO_SPLIT} (dfgrid train: --train-split {NO_SPLIT} --val-split {NO_SPLIT})"
+        f"; a test set takes them with split: {NO_SPLIT}, and training only if asked for with train_split: {NO_SPLIT} and"
+        f" val_split: {NO_SPLIT} (dfgrid train: --train-split {NO_SPLIT} --val-split {NO_SPLIT})"
     )
 
 
