@@ -176,8 +176,9 @@ FRAME_PICKS: dict[str, Callable[[pd.Series[int], pd.Series[int], int], pd.Series
 
 def splits_in_words(splits: Iterable[str]) -> str:
     """`test, train`; the split that stands for no split is explained."""
-    named = ", ".join(sorted(set(splits) - {NO_SPLIT}))
-    without = f"'{NO_SPLIT}' (its dataset ships no split for them)" if NO_SPLIT in splits else ""
+    there = set(splits)
+    named = ", ".join(sorted(there - {NO_SPLIT}))
+    without = f"'{NO_SPLIT}' (its dataset ships no split for them)" if NO_SPLIT in there else ""
     return " and ".join(filter(None, (named, without)))
 
 
