@@ -27,22 +27,26 @@ def predict(
     ] = None,
     device: Device = "cpu",
     plugin: Plugins = None,
-    mode: Annotated[str | None, typer.Option(help="strict or dfb, as in preprocess; default: the training faces' mode.")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="strict or dfb, as in preprocess; default: the training faces' mode. To be given where those were imported from"
+            " DeepfakeBench's files, which do not say how they were made. A checkpoint too old to keep it counts as strict."
+        ),
+    ] = None,
     switch: Annotated[
         list[str] | None, typer.Option(help="Change one switch of the mode, as in preprocess, e.g. frame_count=header; repeatable.")
     ] = None,
     predictor: Annotated[
         Path | None,
-        typer.Option(help="A dlib landmark model; default: the installed one, if the training faces were made with it."),
+        typer.Option(help="A dlib landmark model; to be given where the training faces were made with another than the installed."),
     ] = None,
 ) -> None:
     """Score videos and images: P(fake) for each frame, and their mean for each video.
 
-    Faces are made as those that the checkpoint was trained on: it keeps their mode, switches, size, and the landmark model's hash.
+    Faces are made as the checkpoint says that its training faces were: mode, switches, size, landmark model (by its hash).
 
-    What is asked for otherwise is done and warned about. Where the installed landmark model is another one, or the training faces
-    were imported from DeepfakeBench's files, which do not say how they were made, nothing is scored until --predictor or --mode
-    says what to take. Checkpoints that are too old to keep this are taken to be of mode strict, with a warning.
+    Options that make them otherwise are followed, with a warning.
     """
     from benchmark.face_settings import settings_like
     from benchmark.predict import Results, find_inputs
