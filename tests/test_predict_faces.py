@@ -51,11 +51,9 @@ def video(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         Settings(frames=2),
         Settings(frames=2, mode="dfb", size=128),
-        Settings(
-            mode="dfb", switches={"second_detection": "none", "crop_channels": "rgb", "crop_face": "largest"}, sampling="every"
-        ),
+        Settings(switches={"similarity": "float32", "second_detection": "crop"}, sampling="every"),
     ],
-    ids=["strict", "dfb", "dfb changed"],
+    ids=["strict", "dfb", "strict changed"],
 )
 def test_the_faces_and_scores_of_the_store(dfgrid: Dfgrid, video: Path, tmp_path: Path, settings: Settings) -> None:
     layout = read_layout(video.parent.parent, layout="folder")
@@ -77,11 +75,12 @@ def test_the_faces_and_scores_of_the_store(dfgrid: Dfgrid, video: Path, tmp_path
     code, out, err = dfgrid("evaluate", path, tmp_path / "store", "--split", "all", "--out", "scores.parquet")
     assert (code, err) == (0, "")
     assert [f.score for f in scored.frames] == pd.read_parquet("scores.parquet").sort_values("frame")["score"].tolist()
-    code, out, err = dfgrid("predict", video, "-c", path)
-    assert code == 0, err
-    assert "warning" not in err
-    assert f"faces: {in_words(store.info['settings'])}" in out
-    assert pd.read_csv("predictions/frames.csv")["score"].tolist() == pytest.approx([f.score for f in scored.frames], abs=0)
+    if settings.mode == "dfb":  # the command, once
+        code, out, err = dfgrid("predict", video, "-c", path)
+        assert code == 0, err
+        assert "warning" not in err
+        assert f"faces: {in_words(store.info['settings'])}" in out
+        assert pd.read_csv("predictions/frames.csv")["score"].tolist() == [f.score for f in scored.frames]
 
 
 @pytest.mark.parametrize(
