@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
@@ -26,6 +26,13 @@ NO_SPLIT = "none"
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a grid may be called: its runs lie in a folder of that name."""
+
+FramePick = Annotated[
+    Literal["uniform", "first"],
+    Field(
+        description="of a video's faces, where `frames` limits them: evenly spread ones, or the first, as DeepfakeBench takes them"
+    ),
+]
 
 
 class Strict(BaseModel):
@@ -83,7 +90,8 @@ class TrainData(Strict):
     methods: tuple[str, ...] = Field(
         min_length=1, description="forgery methods; each is one domain; real faces always belong to it"
     )
-    frames: int | None = Field(None, ge=1, description="at most so many faces of each video, evenly picked; None takes all")
+    frames: int | None = Field(None, ge=1, description="at most so many faces of each video; None takes all")
+    frame_pick: FramePick = "uniform"
     train_split: str = "train"
     val_split: str = "val"
 
@@ -100,6 +108,7 @@ class TestSet(Strict):
     split: str = "test"
     role: Literal["in-domain", "held-out", "cross-dataset"]
     frames: int | None = Field(None, ge=1)
+    frame_pick: FramePick = "uniform"
 
 
 class Protocol(Strict):
@@ -136,6 +145,10 @@ class Cell(Strict):
     def id(self) -> str:
         """Readable slug and a short hash of the resolved settings. Plug-in paths do not count: they differ between machines."""
         settings = self.model_dump(mode="json", exclude={"plugins", "grid", "part"})
+        # Younger than the first cells, which picked evenly and keep their ids.
+        for part in (settings["train"], *settings["tests"]):
+            if part["frame_pick"] == "uniform":
+                del part["frame_pick"]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"
@@ -185,6 +198,12 @@ class Grid(Strict):
             raise ValueError("train.methods: a method stands there twice")
         if self.train.val_split == self.train.train_split != NO_SPLIT:
             raise ValueError(f"train.val_split: '{self.train.val_split}' is the training split; validation needs faces of its own")
+        given: list[tuple[str, TrainData | TestSet]] = [("train", self.train), *((f"tests: '{t.name}'", t) for t in self.tests)]
+        for where, part in given:
+            if part.frame_pick != "uniform" and part.frames is None:
+                raise ValueError(
+                    f"{where}: frame_pick '{part.frame_pick}' needs frames, such as 32; without it every face is taken"
+                )
         for test in self.tests:
             self._check_test(test)
         if self.protocol.batch_size % (2 * domains):

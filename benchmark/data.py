@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.config import ConfigError, TestSet, TrainData
+from benchmark.config import NO_SPLIT, ConfigError, TestSet, TrainData
 from benchmark.seeding import stream
 from detectors.base import Batch
+from optimizers.registry import did_you_mean
 from preprocessing.store import FaceStore
 
 REAL = "real"
@@ -109,7 +110,7 @@ class FaceFrames:
 
 
 def choose(
-    manifest: pd.DataFrame, store: str, methods: Sequence[str] | None, split: str, frames: int | None
+    manifest: pd.DataFrame, store: str, methods: Sequence[str] | None, split: str, frames: int | None, pick: str = "uniform"
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of a manifest that a cell asks for, real faces included, and the forgery methods in their order.
 
@@ -117,8 +118,9 @@ def choose(
         manifest: a store's manifest.
         store: the store's name, for messages.
         methods: forgery methods; None takes every one that is there.
-        split: train, val or test.
-        frames: at most so many faces of each video, evenly picked.
+        split: train, val or test; "none" is that of datasets that ship no splits.
+        frames: at most so many faces of each video.
+        pick: which of them; see `pick_frames`.
 
     Raises:
         ConfigError: a method or split that the store lacks, or a method without faces in that split.
@@ -132,33 +134,71 @@ def choose(
     rows = rows[(rows["split"] == split) & rows["method"].isin([*wanted, REAL])]
     for method in (*wanted, REAL):
         if not (rows["method"] == method).any():
-            splits = sorted(set(manifest.loc[manifest["method"] == method, "split"]))
-            raise ConfigError(
-                f"store {store} has no '{method}' faces in split '{split}'"
-                + (
-                    f"; it has them in {', '.join(splits)}"
-                    if splits
-                    else "; training and testing need real faces too"
-                    if method == REAL
-                    else ""
-                )
-            )
+            splits = set(manifest.loc[manifest["method"] == method, "split"])
+            there = f"it has them in {splits_in_words(splits)}" if splits else "training and testing need real faces too"
+            raise ConfigError(f"store {store} has no '{method}' faces in split '{split}'; {there}{_how_to_train(splits)}")
     if frames is not None:
-        groups = rows.groupby(["dataset", "method", "video"], sort=False, observed=True)
-        order, size = groups.cumcount(), groups["key"].transform("size")
-        # Row i of n is one of the m evenly spread picks if floor(i m / n) changes there.
-        rows = rows[(size <= frames) | ((order * frames) // size != ((order - 1) * frames) // size)]
+        rows = pick_frames(rows, frames, pick)
     domain = {method: i for i, method in enumerate(wanted)} | {REAL: -1}
     return rows.assign(domain=rows["method"].map(domain).astype("int64")).reset_index(drop=True), wanted
+
+
+def pick_frames(rows: pd.DataFrame, frames: int, pick: str = "uniform") -> pd.DataFrame:
+    """At most `frames` faces of each video.
+
+    Args:
+        rows: of a manifest; each video's in order of frames.
+        frames: how many.
+        pick: "uniform": evenly spread over the video's faces. "first": the first ones; DeepfakeBench's loader means to spread them,
+            but its step is always 1.
+
+    Raises:
+        ConfigError: an unknown pick.
+    """
+    if pick not in FRAME_PICKS:
+        raise ConfigError(f"unknown frame_pick '{pick}', {did_you_mean(pick, FRAME_PICKS)}")
+    groups = rows.groupby(["dataset", "method", "video"], sort=False, observed=True)
+    return rows[FRAME_PICKS[pick](groups.cumcount(), groups["key"].transform("size"), frames)]
+
+
+def _uniform(order: pd.Series[int], size: pd.Series[int], frames: int) -> pd.Series[bool]:
+    # Row i of n is one of the m evenly spread picks if floor(i m / n) changes there.
+    return (size <= frames) | ((order * frames) // size != ((order - 1) * frames) // size)
+
+
+def _first(order: pd.Series[int], size: pd.Series[int], frames: int) -> pd.Series[bool]:
+    return order < frames
+
+
+FRAME_PICKS: dict[str, Callable[[pd.Series[int], pd.Series[int], int], pd.Series[bool]]] = {"uniform": _uniform, "first": _first}
+"""Name -> (a face's place in its video, the video's faces, how many are wanted) -> whether it is picked."""
+
+
+def splits_in_words(splits: Iterable[str]) -> str:
+    """`test, train`; the split that stands for no split is explained."""
+    there = set(splits)
+    named = ", ".join(sorted(there - {NO_SPLIT}))
+    without = f"'{NO_SPLIT}' (its dataset ships no split for them)" if NO_SPLIT in there else ""
+    return " and ".join(filter(None, (named, without)))
+
+
+def _how_to_train(splits: set[str]) -> str:
+    if splits != {NO_SPLIT}:
+        return ""
+    return (
+        f"; a test set takes them with split: {NO_SPLIT}, and training only if asked for with train_split: {NO_SPLIT} and"
+        f" val_split: {NO_SPLIT} (dfgrid train: --train-split {NO_SPLIT} --val-split {NO_SPLIT})"
+    )
 
 
 def split_warnings(train: TrainData, tests: Sequence[TestSet]) -> list[str]:
     """Sentences about splits that say less than they seem to: training data without a split, and faces that are used twice."""
     found = []
-    if train.train_split == "none":
+    if train.train_split == NO_SPLIT:
         found.append(
-            f"training on split 'none' of store {train.store}: no official split keeps its people and videos apart, so nothing"
-            " measured on the same dataset says anything about unseen faces"
+            f"training on split '{NO_SPLIT}' of store {train.store}: its dataset ships no split, so training, validation and test"
+            " faces are the same by construction, unless val_split or a test's split is another one; nothing measured on the same"
+            " dataset says anything about unseen faces"
         )
     if train.val_split == train.train_split:
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,11 +23,15 @@ class Restored:
         detector: on its device, in evaluation mode.
         name: its label in the grid, else its registry name.
         step: optimizer steps until then.
+        faces: the settings that its training faces were made with, as their store keeps them; None in checkpoints that are too old.
+        notes: what their store notes of them.
     """
 
     detector: Detector
     name: str
     step: int
+    faces: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def restore(path: Path, device: str = "cpu") -> Restored:
@@ -39,6 +44,7 @@ def restore(path: Path, device: str = "cpu") -> Restored:
     try:
         spec = DetectorSpec.model_validate(state["cell"]["detector"])
         weights, step = state["detector"], int(state["step"])
+        faces, notes = _faces(state["faces"]) if "faces" in state else (None, ())
     except KeyError as error:
         raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: it lacks its {error}") from error
     except (TypeError, ValueError) as error:
@@ -57,4 +63,11 @@ def restore(path: Path, device: str = "cpu") -> Restored:
             f"{path} does not fit detector '{spec.name}', which has changed since it was trained: {reason}"
         ) from error
     detector.to(device).to(memory_format=torch.channels_last)
-    return Restored(detector.eval(), spec.title, step)
+    return Restored(detector.eval(), spec.title, step, faces, notes)
+
+
+def _faces(kept: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    settings = kept["settings"]
+    if not isinstance(settings, dict) or not isinstance(settings.get("mode"), str):
+        raise ValueError("it does not say in which mode its training faces were made")
+    return settings, tuple(map(str, kept["notes"]))

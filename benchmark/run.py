@@ -21,8 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
+from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, split_warnings
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
+from benchmark.face_settings import face_warnings
 from benchmark.seeding import random_state, restore_random_state, seed_everything
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
@@ -59,11 +60,23 @@ def select(
     """
     t = cell.train
     manifest = stores[t.store].manifest
-    training = choose(manifest, t.store, t.methods, t.train_split, t.frames)
-    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames)}
+    training = choose(manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
+    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)}
     for test in cell.tests:
-        evaluated[test.name] = choose(stores[test.store].manifest, test.store, test.methods, test.split, test.frames)
+        manifest = stores[test.store].manifest
+        evaluated[test.name] = choose(manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
     return training, evaluated
+
+
+def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
+    """Sentences about what makes the cell's numbers say less than they seem to: its splits, and faces made in different ways."""
+    made = {name: store.info["settings"] for name, store in stores.items()}
+    return [*split_warnings(cell.train, cell.tests), *face_warnings(cell.train, cell.tests, made)]
+
+
+def faces_of(store: FaceStore) -> dict[str, Any]:
+    """What a checkpoint keeps of its training faces: the settings that they were made with, and what the store notes of them."""
+    return {"settings": store.info["settings"], "notes": store.info.get("notes", [])}
 
 
 def plugin_hashes(cell: Cell) -> dict[str, str]:
@@ -240,6 +253,7 @@ class _Run:
                 "step": step,
                 "cell": self.cell.model_dump(mode="json"),
                 "stores": self.fingerprints,
+                "faces": faces_of(self.stores[self.cell.train.store]),
                 "plugins": plugin_hashes(self.cell),
                 "circumstances": self._circumstances(),
                 "detector": self.detector.state_dict(),
@@ -328,6 +342,7 @@ class _Run:
             steps=self.plan.steps,
             measures=tuple(self.measures),
             losses=tuple(self.curve),
+            warnings=tuple(cell_warnings(cell, self.stores)),
             provenance=Provenance(
                 version=provenance.own_version(),
                 code=provenance.code_hash(),
@@ -341,6 +356,7 @@ class _Run:
                 threads=torch.get_num_threads(),
                 packages=provenance.package_versions(),
                 stores=self.fingerprints,
+                faces={name: store.info["settings"] for name, store in self.stores.items()},
                 deterministic=not self.device.startswith("cuda"),
                 started=self.begun,
                 finished=datetime.now(timezone.utc),

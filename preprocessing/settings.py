@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from preprocessing.codec import FORMATS
 from preprocessing.errors import PreprocessingError, did_you_mean
 from preprocessing.faces import FACES, Detector
-from preprocessing.modes import Switches, switches_of
+from preprocessing.modes import STRICT, Switches, switches_of
 from preprocessing.sampling import SAMPLINGS
 
 
@@ -96,3 +96,18 @@ class Settings:
         if self.top_up:
             recorded["top_up"] = True
         return recorded
+
+    @classmethod
+    def from_recorded(cls, recorded: Mapping[str, Any]) -> Settings:
+        """The settings that `recorded` kept; the landmark model, of which only the hash is kept, is the caller's to find.
+
+        Raises:
+            PreprocessingError: they are of an imported store, which does not know how its faces were made, or of a later version.
+        """
+        if "detector" not in recorded:
+            raise PreprocessingError(f"faces of the mode '{recorded.get('mode')}' do not say how they were made")
+        kept = {name: value for name, value in recorded.items() if name != "detector" and value is not None}
+        if unknown := set(kept) - {f.name for f in fields(cls)}:
+            raise PreprocessingError(f"the settings hold '{min(unknown)}', which this dfgrid does not know; take a newer one")
+        # All switches, not only those beyond strict: a mode may have been changed back to strict in some.
+        return cls(**{**kept, "switches": {**asdict(STRICT), **recorded.get("switches", {})}})

@@ -133,6 +133,7 @@ class Provenance(Strict):
         threads: of torch on the CPU.
         packages: name -> version.
         stores: name of a face store -> its fingerprint.
+        faces: name of a face store -> the settings that its faces were made with: mode, switches, size, landmark model.
         deterministic: whether torch was told to use deterministic algorithms only.
         started, finished: ISO 8601 in UTC.
         seconds: time spent on the cell, over all its restarts.
@@ -150,6 +151,7 @@ class Provenance(Strict):
     threads: int = Field(ge=1)
     packages: dict[str, str]
     stores: dict[str, str]
+    faces: dict[str, Settings] = Field(default_factory=dict)
     deterministic: bool
     started: AwareDatetime
     finished: AwareDatetime
@@ -178,6 +180,7 @@ class Record(Strict):
         steps: optimizer steps taken.
         measures: every evaluation, in order of time.
         losses: (step, training loss); the loss is None where it was not finite.
+        warnings: sentences about what makes the numbers say less than they seem to.
         provenance: under which circumstances.
     """
 
@@ -193,6 +196,7 @@ class Record(Strict):
     steps: int = Field(ge=0)
     measures: tuple[Measure, ...]
     losses: tuple[tuple[int, float | None], ...] = ()
+    warnings: tuple[str, ...] = ()
     provenance: Provenance
 
     @model_validator(mode="after")

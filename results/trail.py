@@ -40,6 +40,7 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
         _examples(records, shown),
         *_differences("Test data", [{"tests": r.data.get("tests", [])} for r in records]),
         _stores(provenances),
+        *(f"Warning: {sentence}." for sentence in dict.fromkeys(sentence for r in records for sentence in r.warnings)),
         _settings("Code", [_code(p) for p in provenances]),
         _settings("Machine", [_machine(p) for p in provenances]),
     ]

@@ -19,7 +19,10 @@ from benchmark.config import ConfigError
 from benchmark.predict import FRAME_COLUMNS, Results, find_inputs, predict
 from benchmark.restore import restore
 from detectors import DETECTORS
+from preprocessing.faces import Dlib
 from preprocessing.frames import index_frames, read_frames
+from preprocessing.predictor import find_predictor
+from preprocessing.settings import Settings
 from preprocessing.strip import FILL, TRACK, Tile, score_strip
 from preprocessing.work import Work
 
@@ -34,7 +37,8 @@ def save(path: Path, **changes: object) -> Path:
     torch.manual_seed(1)
     cell = {k: v for k, v in CELL.items() if k in ("name", *DETECTORS.settings("resnet10"))}
     weights = DETECTORS.build(**cell).state_dict()
-    checkpoint.save(path, {"cell": {"detector": cell}, "detector": weights, "step": 7, **changes})
+    faces = {"settings": Settings(frames=2).recorded(Dlib(find_predictor())), "notes": []}
+    checkpoint.save(path, {"cell": {"detector": cell}, "detector": weights, "step": 7, "faces": faces, **changes})
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +23,11 @@ WIDTH = None if sys.stdout.isatty() else 120
 
 console = Console(highlight=False, width=WIDTH)
 errors = Console(stderr=True, highlight=False)
+
+
+def warn(sentence: str) -> None:
+    """Say something to stderr that does not stop the command."""
+    errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
 
 
 class RateColumn(ProgressColumn):

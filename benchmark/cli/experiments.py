@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, errors, progress, warn
 from benchmark.cli.reference import Plugins, load
 
 grid_app = typer.Typer(help="Run a grid of detectors x optimizers x seeds; see how far it is.", no_args_is_help=True)
@@ -59,21 +59,24 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
     return [c for c in cells if (not d or c.detector.title in d) and (not o or c.optimizer.title in o)]
 
 
-def count_steps(cells: list[Any], data: Path) -> dict[str, int]:
-    """Optimizer steps of each cell, by its id. A store or split that is not there is told here, before the first step."""
+def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]:
+    """Optimizer steps of each cell by its id, and every warning about its data; a missing store or split is told here."""
     from benchmark.data import BalancedBatches, FaceFrames
-    from benchmark.run import open_stores, select
+    from benchmark.run import cell_warnings, open_stores, select
 
     empty: Any = None  # the pixels do not matter for counting steps
     known: dict[str, int] = {}
-    steps = {}
+    steps: dict[str, int] = {}
+    warnings: dict[str, None] = {}
     for cell in cells:
         same = f"{cell.train} {cell.tests} {cell.protocol.batch_size}"
         if same not in known:
-            (rows, methods), _ = select(cell, open_stores(cell, data))
+            stores = open_stores(cell, data)
+            (rows, methods), _ = select(cell, stores)
             known[same] = BalancedBatches(FaceFrames(rows, methods, empty), cell.protocol.batch_size, 0).steps
+            warnings |= dict.fromkeys(cell_warnings(cell, stores))
         steps[cell.id] = known[same] * cell.protocol.epochs
-    return steps
+    return steps, list(warnings)
 
 
 def run_grid(
@@ -88,15 +91,14 @@ def run_grid(
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
-    from benchmark.data import split_warnings
     from benchmark.launch import Event, finished, run_cells, write_index
     from detectors import DETECTORS
 
     check_device(device)
     cells = chosen(study.cells(), only)
-    for sentence in dict.fromkeys(s for part in study.parts for s in split_warnings(part.train, part.tests)):
-        errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
-    steps = count_steps(cells, data)
+    steps, warnings = look_ahead(cells, data)
+    for sentence in warnings:
+        warn(sentence)
     folder = runs / study.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another folder with --runs")
@@ -238,12 +240,27 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     batch_size: Annotated[int, typer.Option(min=2, help="Faces in a step: a multiple of twice the number of methods.")] = 32,
+    train_split: Annotated[
+        str, typer.Option(help="Split to train on; 'none' is that of datasets without splits, such as UADFV and DeepFakeDetection.")
+    ] = "train",
+    val_split: Annotated[
+        str, typer.Option(help="Split to validate on; may be 'none' too, and then holds the training faces, as a warning says.")
+    ] = "val",
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="At most so many faces of each video, in training and testing; default: all.")
+    ] = None,
+    frame_pick: Annotated[
+        str, typer.Option(help="Which faces --frames takes: uniform (evenly spread), or first, as DeepfakeBench does.")
+    ] = "uniform",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     runs: Runs = Path("runs"),
     device: Device = "cpu",
     plugin: Plugins = None,
 ) -> None:
-    """Train and test one cell without a grid file."""
+    """Train and test one cell without a grid file.
+
+    Tests are on the split 'test', or on 'none' where a store has no other split.
+    """
     from benchmark.config import ConfigError, Grid, default_base
     from benchmark.reading import parse
     from benchmark.study import study_of
@@ -261,16 +278,21 @@ def train(
     if lr is not None:
         groups["base"]["lr"] = lr
     home = str(store.resolve())
-    tests: list[dict[str, Any]] = [{"name": "in-domain", "store": home, "methods": method, "role": "in-domain"}]
-    tests += [{"name": m, "store": home, "methods": [m], "role": "held-out"} for m in held_out or []]
-    tests += [{"name": t.name, "store": str(t.resolve()), "role": "cross-dataset"} for t in test or []]
+    picked = {"frames": frames, "frame_pick": frame_pick}
+    at_home = {"store": home, "split": tested_split(store), **picked}
+    tests: list[dict[str, Any]] = [{"name": "in-domain", "methods": method, "role": "in-domain", **at_home}]
+    tests += [{"name": m, "methods": [m], "role": "held-out", **at_home} for m in held_out or []]
+    for path in test or []:
+        tests.append(
+            {"name": path.name, "store": str(path.resolve()), "split": tested_split(path), "role": "cross-dataset", **picked}
+        )
     rule: dict[str, Any] = {"name": optimizer, **groups["optimizer"]}
     if base is not None or groups["base"]:
         rule["base"] = {"name": base or default_base(optimizer), **groups["base"]}
     content = {
         "name": "train",
         "title": "Single cells",
-        "train": {"store": home, "methods": method},
+        "train": {"store": home, "methods": method, "train_split": train_split, "val_split": val_split, **picked},
         "tests": tests,
         "detectors": [{"name": detector, **groups["detector"]}],
         "optimizers": [rule],
@@ -282,6 +304,14 @@ def train(
     outcome = run_grid(study_of(grid), runs, Path(), device, 1, add=True)
     finish(outcome)
     show_measures(runs / "train" / grid.cells()[0].id)
+
+
+def tested_split(path: Path) -> str:
+    """The split that a store is tested on: `test`; `none` where no face is in any other, as its dataset ships no splits."""
+    from benchmark.config import NO_SPLIT
+    from preprocessing.store import FaceStore
+
+    return NO_SPLIT if set(FaceStore(path).manifest["split"]) == {NO_SPLIT} else "test"
 
 
 def show_measures(folder: Path) -> None:
@@ -311,8 +341,9 @@ def evaluate(
     import pandas as pd
 
     from benchmark.config import ConfigError
-    from benchmark.data import CachedImages, FaceFrames
+    from benchmark.data import CachedImages, FaceFrames, splits_in_words
     from benchmark.evaluate import score
+    from benchmark.face_settings import differences
     from benchmark.metrics import METRICS, measure, per_video
     from benchmark.restore import restore
     from preprocessing.store import FaceStore
@@ -328,6 +359,10 @@ def evaluate(
     table = Table(
         "store", "method", "level", "real", "fake", *METRICS, title=f"{checkpoint} at step {restored.step}", title_justify="left"
     )
+    for path in stores:
+        if restored.faces is not None and (differing := differences(restored.faces, FaceStore(path).info["settings"])):
+            then, now = differing
+            warn(f"{checkpoint} was trained on other faces than those of store {path}: {then} there, {now} here")
     scored = []
     for path in stores:
         with FaceStore(path) as store, progress() as bar:
@@ -340,8 +375,8 @@ def evaluate(
             rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
             rows = rows if split == "all" else rows[rows["split"] == split]
             if rows.empty:
-                there = sorted(set(store.manifest["split"]))
-                raise ConfigError(f"store {path} has no faces in split '{split}'; it has {', '.join(there)} (or take --split all)")
+                there = splits_in_words(store.manifest["split"])
+                raise ConfigError(f"store {path} has no faces in split '{split}'; it has them in {there} (or take --split all)")
             frames = FaceFrames(rows.assign(domain=-1).reset_index(drop=True), (), images)
             bar.update(task, description=f"score {path.name}", completed=0)
             scores = score(detector, frames, progress=show)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, errors, progress, warn
 from benchmark.cli.experiments import Device, check_device
 from benchmark.cli.reference import Plugins, load
 
@@ -21,35 +21,56 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Videos, images, and folders of them.")],
     checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help="A checkpoint.pt of dfgrid.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for frames.csv, videos.csv and strips/.")] = Path("predictions"),
-    frames: Annotated[int, typer.Option(min=1, help="Frames sampled from each video, evenly spread.")] = 32,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames sampled from each video, evenly spread; default: sampled as for the training store."),
+    ] = None,
     device: Device = "cpu",
     plugin: Plugins = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="strict or dfb, as in preprocess; default: the training faces' mode. To be given where those were imported from"
+            " DeepfakeBench's files, which do not say how they were made. A checkpoint too old to keep it counts as strict."
+        ),
+    ] = None,
+    switch: Annotated[
+        list[str] | None, typer.Option(help="Change one switch of the mode, as in preprocess, e.g. frame_count=header; repeatable.")
+    ] = None,
     predictor: Annotated[
-        Path | None, typer.Option(help="A dlib landmark model; take the one that the training faces were made with.")
+        Path | None,
+        typer.Option(help="A dlib landmark model; to be given where the training faces were made with another than the installed."),
     ] = None,
 ) -> None:
-    """Score videos and images: the faces that `preprocess` makes, P(fake) for each frame, and their mean for each video."""
+    """Score videos and images: P(fake) for each frame, and their mean for each video.
+
+    Faces are made as the checkpoint says that its training faces were: mode, switches, size, landmark model (by its hash).
+
+    Options that make them otherwise are followed, with a warning.
+    """
+    from benchmark.face_settings import settings_like
     from benchmark.predict import Results, find_inputs
     from benchmark.predict import predict as predict_inputs
     from benchmark.restore import restore
-    from preprocessing.faces import Dlib
-    from preprocessing.predictor import find_predictor
-    from preprocessing.settings import Settings
-    from preprocessing.work import Work
+    from preprocessing.modes import parse_switches
 
     load(plugin)
     check_device(device)
-    settings = Settings(frames=frames, predictor=predictor)
-    work = Work(settings, Dlib(find_predictor(settings.predictor)))
     restored = restore(checkpoint, device)
+    changes = parse_switches(switch or [])
+    making = settings_like(restored.faces, str(checkpoint), mode=mode, switches=changes, predictor=predictor, frames=frames)
     found = find_inputs(inputs, leave_out=out)
+    for sentence in making.warnings:
+        warn(sentence)
+    for sentence in restored.notes:
+        errors.print(f"[yellow]note[/] of the training faces: {escape(sentence)}", soft_wrap=True)
     shown, unreadable = 0, []
     table = Table(
         "input", "faces", "P(fake)", "", title=f"{checkpoint}: {restored.name} at step {restored.step}", title_justify="left"
     )
     with Results(out, f"{restored.name} at step {restored.step}") as results, progress() as bar:
         task = bar.add_task("predict", total=len(found), unit="input")
-        for scored in predict_inputs(found, restored.detector, work):
+        for scored in predict_inputs(found, restored.detector, making.work):
             results.add(scored)
             bar.advance(task)
             if scored.unreadable:
@@ -63,6 +84,7 @@ def predict(
     console.print(table)
     if shown > SHOWN:
         console.print(f"and {shown - SHOWN} more, see videos.csv")
+    console.print(f"faces: {making.said}", markup=False, soft_wrap=True)
     console.print(f"wrote {out}: frames.csv, videos.csv, strips", markup=False, soft_wrap=True)
     if unreadable:
         named = escape("; ".join(unreadable[:5]))
