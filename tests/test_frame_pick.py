@@ -13,8 +13,9 @@ import pytest
 from test_config import GRID
 from test_data import manifest
 
-from benchmark.config import Cell, ConfigError, Grid, parse
+from benchmark.config import Cell, ConfigError, Grid
 from benchmark.data import FRAME_PICKS, choose, pick_frames
+from benchmark.reading import parse
 from benchmark.run import select
 
 
