@@ -41,6 +41,11 @@ List_of_testing_videos.txt                         "1 YouTube-real/00170.mp4" (1
 Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp4     (a level videos/ in between is accepted)"""
 
     counts = "890 real (Celeb-real 590, YouTube-real 300), 5639 fake; 518 of them for testing (178 real, 340 fake)"
+    sources = (
+        "README of github.com/yuezunli/celeb-deepfakeforensics, 'Dataset Structure': 590, 300, 5639, 518;"
+        " the list, counted: 178 and 340"
+    )
+    uncertain = "the README's overview, the paper and DeepfakeBench's README say 590 real, which leaves out YouTube-real's 300"
     splits = "official test list; all other videos are training, there is no validation split"
     peer = (
         "DeepfakeBench's rearrange keeps only one of the two real folders for training, trains on the test videos too (val = test)"
@@ -87,6 +92,11 @@ class CelebDFv1(CelebDF):
     name = "celeb-df-v1"
     title = "Celeb-DF-v1"
     counts = "408 real (Celeb-real 158, YouTube-real 250), 795 fake; 100 of them for testing (38 real, 62 fake)"
+    sources = (
+        "Celeb-DF-v1/README.md of the same repository: 408 real, 795 fake; its first versions: 158 and 250 real;"
+        " the list, counted: 38 and 62"
+    )
+    uncertain = "early versions of the README say 158 real, which leaves out YouTube-real's 250"
     totals = (Total(38, 0, "test"), Total(62, 1, "test"))
     sizes = (158, 250, 795)
 

@@ -51,10 +51,14 @@ manipulated_videos/<variant>/000_M101.mp4             end_to_end, end_to_end_lev
 target_videos/000.mp4                                 a link to FaceForensics++'s original_sequences/youtube/c23/videos
 source_videos/<actor>/**/M101_*.mp4                   only read by the layout deeperforensics-1.0-source"""
     counts = "11000 fake (11 variants of 1000, split 703, 96, 201); real: 1000 targets of FaceForensics++ c23; 48475 source videos"
+    sources = "dataset/README.md of github.com/EndlessSora/DeeperForensics-1.0: 48475 source videos, 11 variants of 1000"
+    uncertain = (
+        "that README writes the split as 703 : 96 : 21; 1000 videos need 201. DeepfakeBench's README says 50000 real and 10000 fake"
+    )
     splits = "official: lists/splits/{train,val,test}.txt for the forged videos; a target follows its forgeries"
     peer = (
-        "DeepfakeBench takes the source videos as the real class, all of them in train, val and test, and stops at names that"
-        " no list has"
+        "DeepfakeBench takes the source videos as the real class, all of them in train, val and test; it stops at names that no"
+        " list has, and leaves some unreadable frames listed"
     )
     split_files = tuple(SPLIT_FILES.values())
     totals = tuple(Total(n, 1, split, VARIANTS[0]) for split, n in (("train", 703), ("val", 96), ("test", 201)))

@@ -19,6 +19,7 @@ class UADFV(Layout):
     tree = """\
 real/0000.mp4 ... real/0048.mp4     fake/0000_fake.mp4 ... fake/0048_fake.mp4     (a level videos/ in between is accepted)"""
     counts = "49 real, 49 fake"
+    sources = "Yang, Li and Lyu, ICASSP 2019; DeepfakeBench's README and the JSON file of its authors"
     splits = "none: the dataset has no official split, so it is for testing (split 'none'); training on it warns"
     peer = "DeepfakeBench puts every video into train, val and test"
     people_shared = True
