@@ -61,6 +61,8 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> Probe:
             images = list(read_images(path, inside, names[:1]))
             reason = "no images" if not images else "the first image cannot be decoded" if images[0][1] is None else None
             return Probe(reason, len(names))
+        if path.is_symlink() and not path.exists():
+            return Probe("a link to nowhere")
         if path.stat().st_size == 0:
             return Probe("the file is empty")
         with av.open(str(path)) as container:

@@ -42,6 +42,8 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
             for path in find_videos(root / "fake"):
                 below = path.relative_to(root / "fake").parts
                 method = below[0] if len(below) > 1 else "fake"
+                if method == "real":
+                    raise PreprocessingError(f"{root / 'fake' / method} calls a forgery 'real'; name the folder by the forgery")
                 found.append(_video(name, method, root / "fake" / method if len(below) > 1 else root / "fake", path))
             where = "real/ and fake/<method>/"
         else:
@@ -53,6 +55,9 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
                     f"{root} keeps videos in '{where}/', neither real nor fake; move them into real/ and fake/<method>/ or"
                     " point at a folder whose videos are all real"
                 )
+            if below_root and "fake" in (place := root.resolve()).parts[-2:]:
+                above = place.parent if place.name == "fake" else place.parent.parent
+                raise PreprocessingError(f"the videos in {root} would count as real, though it is called 'fake'; give {above}")
             found = [_video(name, "real", root, p) for p in below_root]
             where = "it"
             if found:
@@ -63,7 +68,5 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
 
 
 def _video(dataset: str, method: str, base: Path, path: Path) -> Video:
-    if method == "real" and "fake" in base.parts[-2:]:
-        raise PreprocessingError(f"{base} calls a forgery 'real'; name the folder by the forgery")
     name = path.relative_to(base).with_suffix("").as_posix()
     return Video(dataset, method, int(method != "real"), "none", name, name, path, NO_COMPRESSION)
