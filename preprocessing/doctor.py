@@ -254,12 +254,16 @@ def _space(videos: Sequence[Video], probes: Mapping[File, Probe], out: Path, set
     if there:
         words += f", {_gb(there)} of it there already"
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not place.is_dir():
+        yield Finding("error", f"a store cannot be written to {out}: {place} is a file")
+        return
     free = shutil.disk_usage(place).free
     yield Finding("error" if needed.size - there > free else "note", f"{words}; {_gb(free)} are free in {place}")
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.2g} GB" if size < 10**10 else f"{size / 1e9:.0f} GB"
+    number, unit = (size / 1e9, "GB") if size >= 10**9 else (size / 1e6, "MB")
+    return f"{number:.2g} {unit}" if number < 10 else f"{number:.0f} {unit}"
 
 
 def _peer(layout: Layout, root: Path, videos: Sequence[Video]) -> Iterator[Finding]:

@@ -114,6 +114,27 @@ def test_faceforensics_with_deepfakedetection_says_how_to_read_each(tmp_path: Pa
     assert {v.dataset for v in read_layout(tmp_path)} == {"FaceForensics++"}
 
 
+def test_images_in_the_place_of_videos(tmp_path: Path) -> None:
+    root = ff_tree(tmp_path / "ff", count=2)
+    for file in root.rglob("*.mp4"):
+        touch(file.parent, f"frames/{file.stem}/000.png")
+        file.unlink()
+    said(check(root), "error", "it has images: frames that DeepfakeBench cut out are read with 'dfgrid import deepfakebench'")
+    wild(tmp_path / "wild")
+    for name in ("real_test", "fake_train", "fake_test"):
+        shutil.rmtree(tmp_path / "wild" / name)
+    said(check(tmp_path / "wild"), "error", "WildDeepfake's faces with --layout wilddeepfake")
+
+
+def test_a_stray_name_does_not_quietly_make_uadfv_a_folder_of_ones_own(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"real/{i:04d}.mp4" for i in range(9)), *(f"fake/{i:04d}_fake.mp4" for i in range(9)))
+    assert not any("would be UADFV" in f.sentence for f in check(tmp_path))
+    touch(tmp_path, "real/0000 copy.mp4")
+    said(check(tmp_path), "warning", "but for 1 names")
+    touch(tmp_path, "real/mine.mp4", "real/yours.mp4")
+    assert not any("would be UADFV" in f.sentence for f in check(tmp_path)), "one's own"
+
+
 def test_byte_order_marks_of_lists(tmp_path: Path) -> None:
     files = {
         "faceforensics++": ("train.json", "test.json"),
@@ -206,7 +227,15 @@ def test_the_size_follows_the_sampling(settings: Settings, frames: int, words: s
     clip(tmp_path / "fake/swap/b.mp4", 40)
     touch(tmp_path, "real/broken.mp4")
     found = said(check(tmp_path, settings=settings), "note", words)
-    assert f"a store of about {frames * BYTES_PER_FACE / 1e9:.2g} GB" in found.sentence
+    assert f"a store of about {frames * BYTES_PER_FACE / 1e6:.2g} MB" in found.sentence
+
+
+def test_a_store_that_is_there_half_way_needs_less(tmp_path: Path) -> None:
+    clip(tmp_path / "set/real/a.mp4", 40)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/faces.lmdb").write_bytes(bytes(range(256)) * 4000)
+    said(check(tmp_path / "set", out=tmp_path / "store"), "note", "a store of about 1.6 MB, 1 MB of it there already;")
+    said(check(tmp_path / "set", out=tmp_path / "set/real/a.mp4/store"), "error", "a.mp4 is a file")
 
 
 def test_headers_without_a_count(tmp_path: Path) -> None:

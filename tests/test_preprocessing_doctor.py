@@ -47,7 +47,7 @@ def test_a_sound_dataset_has_notes_only(tmp_path: Path) -> None:
     findings = check(whole_uadfv(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
     assert {f.severity for f in findings} == {"note"}
     assert seen == [(i, 98) for i in range(1, 99)]
-    said(findings, "note", "98 videos have 196 frames to sample (32 in each), a store of about 0.0098 GB")
+    said(findings, "note", "98 videos have 196 frames to sample (32 in each), a store of about 9.8 MB")
     said(findings, "note", "if you compare: DeepfakeBench puts every video into train, val and test")
 
 
@@ -149,9 +149,9 @@ def test_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path
     for name in ("real/a.mp4", "fake/swap/b.mp4"):
         clip(root / name, 40)
-    found = said(check(root, out=tmp_path / "new/store"), "error", "a store of about 0.0032 GB; 0.001 GB are free")
+    found = said(check(root, out=tmp_path / "new/store"), "error", "a store of about 3.2 MB; 1 MB are free")
     assert found.sentence.endswith(str(tmp_path)), "the nearest folder that is there"
-    said(check(root, settings=Settings(frames=8)), "note", "a store of about 0.0008 GB")
+    said(check(root, settings=Settings(frames=8)), "note", "a store of about 0.8 MB")
 
 
 def test_every_layout_is_looked_at(tmp_path: Path) -> None:

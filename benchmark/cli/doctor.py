@@ -21,7 +21,7 @@ def run_check(source: Path, layout: str, compression: str, name: str | None, out
     from preprocessing.doctor import check
 
     with progress() as bar:
-        task = bar.add_task(f"look at {source.name}", total=None, unit="file")
+        task = bar.add_task(f"look at {escape(source.resolve().name)}", total=None, unit="file")
         findings = check(
             source,
             layout,

@@ -14,6 +14,7 @@ from preprocessing.layouts.base import (
     Note,
     Video,
     check_unique,
+    example,
     ignore,
     need_folder,
 )
@@ -72,6 +73,8 @@ def find_layout(folder: Path, layout: str = "auto", note: Note = ignore) -> Layo
         chosen = next(candidate for candidate in LAYOUTS.values() if candidate.matches(folder))
         if isinstance(chosen, Folder):
             refuse_misplaced(folder, _KNOWN)
+            if odd := UADFV().odd_names(folder):
+                note(Doubt(f"but for {len(odd)} names {folder} would be UADFV, {example(odd)}; rename them or give --layout uadfv"))
         else:
             refuse_misspelt(folder, chosen)
         note(f"{folder} is read as layout '{chosen.name}'")

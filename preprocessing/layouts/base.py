@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from preprocessing.errors import PreprocessingError
+from preprocessing.images import has_images
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 SPLITS = ("train", "val", "test", "none")
@@ -247,6 +248,16 @@ def by_stem(folder: Path) -> dict[str, Path]:
             raise PreprocessingError(f"{table[path.stem]} and {path} have one name; keep only one of them in {folder}")
         table[path.stem] = path
     return table
+
+
+def instead(root: Path) -> str:
+    """The end of the sentence that a folder has no videos: how to read the images that it has in their place, or ""."""
+    if not has_images(root):
+        return ""
+    return (
+        " (it has images: frames that DeepfakeBench cut out are read with 'dfgrid import deepfakebench', WildDeepfake's faces"
+        " with --layout wilddeepfake)"
+    )
 
 
 def example(names: Iterable[str]) -> str:

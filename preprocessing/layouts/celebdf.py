@@ -16,6 +16,7 @@ from preprocessing.layouts.base import (
     Video,
     find_videos,
     ignore,
+    instead,
     need_folder,
     read_text,
 )
@@ -45,7 +46,10 @@ Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp
         "README of github.com/yuezunli/celeb-deepfakeforensics, 'Dataset Structure': 590, 300, 5639, 518;"
         " the list, counted: 178 and 340"
     )
-    uncertain = "the README's overview, the paper and DeepfakeBench's README say 590 real, which leaves out YouTube-real's 300"
+    uncertain = (
+        "the README's overview, the paper and DeepfakeBench's README say 590 real, which leaves out YouTube-real's 300;"
+        " the README's figure says 5369 fake, its text and the paper 5639"
+    )
     splits = "official test list; all other videos are training, there is no validation split"
     peer = (
         "DeepfakeBench's rearrange keeps only one of the two real folders for training, trains on the test videos too (val = test)"
@@ -75,7 +79,7 @@ Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp
                 method = "real" if label == 0 else folder
                 found.append(Video(name, method, label, split, _identity(folder, path.stem), path.stem, path, NO_COMPRESSION))
         if not found:
-            raise PreprocessingError(f"{root} has no {self.title} videos; they are expected in {', '.join(FOLDERS)}")
+            raise PreprocessingError(f"{root} has no {self.title} videos; they are expected in {', '.join(FOLDERS)}{instead(root)}")
         if unseen:
             note(Doubt(f"{len(unseen)} of the {len(tested)} videos in {TEST_LIST} are not in {root}, e.g. {min(unseen)}"))
         note(f"{name} has no official validation videos: its splits are train and test")

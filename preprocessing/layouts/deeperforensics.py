@@ -17,6 +17,7 @@ from preprocessing.layouts.base import (
     example,
     find_videos,
     ignore,
+    instead,
     need_folder,
     read_text,
 )
@@ -78,7 +79,9 @@ source_videos/<actor>/**/M101_*.mp4                   only read by the layout de
             for stem, path in by_stem(folder).items():
                 found.append(Video(name, folder.name, 1, split_of.get(stem, "none"), stem, stem, path, NO_COMPRESSION))
         if not found:
-            raise PreprocessingError(f"{root} has no DeeperForensics-1.0 videos; they are expected in {FORGED}/<variant>")
+            raise PreprocessingError(
+                f"{root} has no DeeperForensics-1.0 videos; they are expected in {FORGED}/<variant>{instead(root)}"
+            )
         strays = {v.path.name for v in found if v.split == "none"}
         if strays:
             note(Doubt(f"{len(strays)} names of {name} are in no split list and get the split 'none', {example(strays)}"))

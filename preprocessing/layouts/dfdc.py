@@ -21,6 +21,7 @@ from preprocessing.layouts.base import (
     example,
     find_videos,
     ignore,
+    instead,
     need_folder,
     read_text,
 )
@@ -75,7 +76,9 @@ A part may also be called dfdc_train_part_<00 ... 49>, and lie beside test/ with
             for path in _labelled(root / "test", labels, note):
                 found.append(_video(name, labels[path.name], "test", path.stem, path.stem, path))
         if not found:
-            raise PreprocessingError(f"{root} has no labelled DFDC videos; they are expected in train/dfdc_train_part_<n> and test")
+            raise PreprocessingError(
+                f"{root} has no labelled DFDC videos; they are expected in train/dfdc_train_part_<n> and test{instead(root)}"
+            )
         missing = set(range(50)) - set(map(_number, _train_parts(root)))
         if 0 < len(missing) < 50:
             note(f"{len(missing)} of the 50 training parts of {name} are not in {root}, e.g. part {min(missing)}")
@@ -102,7 +105,9 @@ dataset.json         {"method_A/.../x.mp4": {"label": "fake", "set": "train", "t
 original_videos/**/<name>.mp4   method_A/**/<name>.mp4   method_B/**/<name>.mp4"""
     counts = "1131 real, 4119 fake; 276 and 501 of them for testing"
     sources = "dataset.json, counted (DeepfakeBench's issue 63: train 855 and 3618, test 276 and 501); DeepfakeBench's README"
-    uncertain = "other tables say 4113 fake (5244 in all), among them Table 1 of Celeb-DF's paper (CVPR 2020); a note, no warning"
+    uncertain = (
+        "the figure in Celeb-DF's README (Celeb-DF-v2/basic_info.png), and tables after it, say 4113 fake; --check takes either"
+    )
     splits = "official: dataset.json says train or test; there is no validation split"
     peer = "DeepfakeBench makes val the same videos as test"
     split_files = ("dataset.json",)
@@ -137,7 +142,7 @@ original_videos/**/<name>.mp4   method_A/**/<name>.mp4   method_B/**/<name>.mp4"
                 found.append(Video(name, method, label, split, people or path.stem, video, path, NO_COMPRESSION))
         if not found:
             raise PreprocessingError(
-                f"{root} has no DFDCP videos that dataset.json lists; they are expected in {', '.join(self.FOLDERS)}"
+                f"{root} has no DFDCP videos that dataset.json lists; they are expected in {', '.join(self.FOLDERS)}{instead(root)}"
             )
         if table:
             note(Doubt(f"{len(table)} videos in {file} are not in {root}, {example(table)}"))

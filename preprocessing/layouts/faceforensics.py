@@ -10,7 +10,20 @@ import json
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import Doubt, Layout, Note, Part, Total, Video, by_stem, find_videos, ignore, need_folder, read_text
+from preprocessing.layouts.base import (
+    Doubt,
+    Layout,
+    Note,
+    Part,
+    Total,
+    Video,
+    by_stem,
+    find_videos,
+    ignore,
+    instead,
+    need_folder,
+    read_text,
+)
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 COMPRESSIONS = ("raw", "c23", "c40")
@@ -129,4 +142,4 @@ def _nothing(root: Path, compression: str) -> str:
     if levels:
         return f"{root} has no videos of compression '{compression}'; it has {', '.join(sorted(levels))}"
     known = "original_sequences/youtube/<level>/videos and manipulated_sequences/<method>/<level>/videos"
-    return f"{root} has no FaceForensics++ videos; they are expected in {known}"
+    return f"{root} has no FaceForensics++ videos; they are expected in {known}{instead(root)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import NO_COMPRESSION, Layout, Note, Video, find_videos, ignore, need_folder
+from preprocessing.layouts.base import NO_COMPRESSION, Layout, Note, Video, find_videos, ignore, instead, need_folder
 
 
 class Folder(Layout):
@@ -63,7 +63,7 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
             if found:
                 note(f"{root} has no real/ or fake/: all {len(found)} videos count as real (label 0, method 'real', split 'none')")
         if not found:
-            raise PreprocessingError(f"no videos in {root}: looked for .mp4, .mkv, .avi and the like in {where}")
+            raise PreprocessingError(f"no videos in {root}: looked for .mp4, .mkv, .avi and the like in {where}{instead(root)}")
         return found
 
 
