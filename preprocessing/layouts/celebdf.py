@@ -119,7 +119,7 @@ def read_test_list(root: Path) -> dict[str, int]:
     """The official list: "YouTube-real/00170.mp4" -> label (0 real, 1 fake; the list's own digit says the opposite).
 
     Raises:
-        PreprocessingError: if the list is missing, or a line is malformed or contradicts its folder.
+        PreprocessingError: if the list is missing or empty, or a line is malformed or contradicts its folder.
     """
     file = root / TEST_LIST
     text = read_text(file, "test videos would be trained on")
@@ -136,6 +136,8 @@ def read_test_list(root: Path) -> dict[str, int]:
             claim = "real" if digit == "1" else "fake"
             raise PreprocessingError(f"line {number} of {file} calls {place} {claim}, its folder does not; get the official list")
         table[place] = FOLDERS[folder]
+    if not table:
+        raise PreprocessingError(f"{file} is empty, so test videos would be trained on; get it from the dataset again")
     return table
 
 

@@ -159,11 +159,14 @@ def read_splits(root: Path) -> dict[str, str]:
     """The official lists: "000_M101" -> split.
 
     Raises:
-        PreprocessingError: for a list that is missing, or a name in two of them.
+        PreprocessingError: for a list that is missing or empty, or a name in two of them.
     """
     table: dict[str, str] = {}
     for split, place in SPLIT_FILES.items():
-        for line in read_text(root / place, "no video has a split").splitlines():
+        lines = [line for line in read_text(root / place, "no video has a split").splitlines() if line.strip()]
+        if not lines:
+            raise PreprocessingError(f"{root / place} is empty; get it from the dataset again")
+        for line in lines:
             stem = Path(line.strip().replace("\\", "/")).stem
             if stem and table.setdefault(stem, split) != split:
                 raise PreprocessingError(

@@ -142,7 +142,8 @@ original_videos/**/<name>.mp4   method_A/**/<name>.mp4   method_B/**/<name>.mp4"
                 found.append(Video(name, method, label, split, people or path.stem, video, path, NO_COMPRESSION))
         if not found:
             raise PreprocessingError(
-                f"{root} has no DFDCP videos that dataset.json lists; they are expected in {', '.join(self.FOLDERS)}{instead(root)}"
+                f"{root} has no DFDCP videos that dataset.json lists; they are expected in {', '.join(self.FOLDERS)}"
+                f"{f', and it lists {example(table)}' if table else ''}{instead(root)}"
             )
         if table:
             note(Doubt(f"{len(table)} videos in {file} are not in {root}, {example(table)}"))

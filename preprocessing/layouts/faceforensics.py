@@ -125,7 +125,10 @@ def read_splits(root: Path) -> dict[str, str]:
             pairs = json.loads(read_text(file, "no video has a split"))
         except json.JSONDecodeError as error:
             raise PreprocessingError(f"split list {file} is no JSON: {error}") from error
-        for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pairs, list) or not pairs:
+            held = "an empty list" if pairs == [] else f"one {type(pairs).__name__}"
+            raise PreprocessingError(f'split list {file} must be a list of pairs such as [["071", "054"]], and holds {held}')
+        for pair in pairs:
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(i, str) for i in pair)):
                 raise PreprocessingError(f'split list {file} must be a list of pairs such as [["071", "054"]], not {pair!r}')
             a, b = pair

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import NO_COMPRESSION, Layout, Note, Video, find_videos, ignore, instead, need_folder
+from preprocessing.layouts.base import NO_COMPRESSION, Doubt, Layout, Note, Video, find_videos, ignore, instead, need_folder
 
 
 class Folder(Layout):
@@ -46,9 +46,19 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
                     raise PreprocessingError(f"{root / 'fake' / method} calls a forgery 'real'; name the folder by the forgery")
                 found.append(_video(name, method, root / "fake" / method if len(below) > 1 else root / "fake", path))
             where = "real/ and fake/<method>/"
+            others = [p for p in find_videos(root) if p.relative_to(root).parts[0] not in ("real", "fake")]
+            if others:
+                note(
+                    Doubt(
+                        f"{len(others)} videos of {root} are neither in real/ nor in fake/ and are left out, e.g. {others[0].name}"
+                    )
+                )
         else:
             below_root = find_videos(root)
             deeper = [p for p in below_root if p.parent != root]
+            case = next((p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in ("real", "fake")), None)
+            if case is not None:
+                raise PreprocessingError(f"{root} has the folder '{case}', which must be called '{case.lower()}'; rename it")
             if deeper:
                 where = deeper[0].parent.relative_to(root).as_posix()
                 raise PreprocessingError(

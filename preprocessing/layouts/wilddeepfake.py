@@ -90,7 +90,7 @@ def _sources(folder: Path | None) -> dict[str, Path]:
             continue
         if path.is_dir():
             table[path.name] = path
-        elif is_archive(path):
+        elif path.name.lower().endswith(ARCHIVES):  # a link to nowhere too, which is then said to be unreadable
             suffix = next(s for s in ARCHIVES if path.name.lower().endswith(s))
             table.setdefault(path.name[: -len(suffix)], path)
     return table
@@ -100,7 +100,7 @@ def _sequences(source: Path, note: Note) -> list[str]:
     try:
         found = find_sequences(source)
     except (OSError, EOFError, tarfile.TarError) as error:
-        note(Doubt(f"{source} cannot be read ({error}); download it again"))
+        note(Doubt(f"{source} cannot be read ({str(error).splitlines()[0].rstrip(':')}); download it again"))
         return ["."]
     if not found:
         note(Doubt(f"{source} holds no images"))
