@@ -95,10 +95,10 @@ def find_inputs(given: Sequence[Path], leave_out: Path | None = None) -> list[In
 
     Args:
         given: files and folders. A file is an image if its name ends like one, else a video.
-        leave_out: a folder that is not looked into: the one that results go to.
+        leave_out: a folder below the given ones that is not looked into: the one that results go to.
 
     Raises:
-        ConfigError: a path that does not exist, or a folder without any video or image.
+        ConfigError: a path that does not exist, a folder without any video or image, or one that the results would go into.
     """
     found: dict[str, Input] = {}
     for path in given:
@@ -107,7 +107,12 @@ def find_inputs(given: Sequence[Path], leave_out: Path | None = None) -> list[In
         files = [path]
         if path.is_dir():
             files = find_videos(path, (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
-            if leave_out is not None:
+            if leave_out is not None and _takes_results(path, leave_out):
+                raise ConfigError(
+                    f"the results would be mixed into folder {_text(path)}; give another --out,"
+                    f" such as {_text(path / 'predictions')}"
+                )
+            if leave_out is not None and leave_out.resolve() not in path.resolve().parents:
                 files = [f for f in files if leave_out.resolve() not in f.resolve().parents]
             if not files:
                 raise ConfigError(f"folder {_text(path)} holds no videos or images (.mp4, .mkv, .avi, .png, .jpg and the like)")
@@ -115,6 +120,11 @@ def find_inputs(given: Sequence[Path], leave_out: Path | None = None) -> list[In
             kind = "image" if file.suffix.lower() in IMAGE_SUFFIXES else "video"
             found.setdefault(os.path.realpath(file), Input(_text(file), file, kind))
     return list(found.values())
+
+
+def _takes_results(folder: Path, out: Path) -> bool:
+    inside = (folder.resolve(), *folder.resolve().parents)
+    return folder.resolve() == out.resolve() or (out / "strips").resolve() in inside
 
 
 def predict(inputs: Iterable[Input], detector: Detector, work: Work, batch_size: int = 64) -> Iterator[Scored]:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from unicodedata import normalize
 
-import av
-from av.error import FFmpegError
-
 from preprocessing.errors import PreprocessingError
-from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Doubt, Layout, Video, check_unique, find_layout
 from preprocessing.layouts.base import find_videos, need_folder
 from preprocessing.peer_splits import read_peer_file, split_errors
+from preprocessing.peer_trees import count_errors, frame_errors, tree_errors
+from preprocessing.probe import File, Probe, estimate, probe_all
+from preprocessing.settings import Settings
+from preprocessing.store import FACES
 
 SEVERITIES = ("error", "warning", "note")
-BYTES_PER_FACE = 50_000
-"""A lossless WebP of 256 x 256 pixels; measured 46 to 54 kB on real faces, landmarks included."""
-THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,7 @@ def check(
     *,
     name: str | None = None,
     out: str | Path | None = None,
-    frames: int = 32,
-    size: int = 256,
+    settings: Settings | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
     """Everything that can be said of a dataset's folder without decoding its videos.
@@ -66,8 +60,7 @@ def check(
         compression: level to look at, where the dataset has several.
         name: as for `read_layout`.
         out: where the store would be written, for the free space; default: the dataset's disk.
-        frames: frames per video of the store.
-        size: side of its faces in pixels.
+        settings: those of the store, for its size; default: the default ones.
         on_progress: called with (files probed, all files).
 
     Returns:
@@ -89,8 +82,9 @@ def check(
     found += [Finding("warning" if isinstance(s, Doubt) else "note", str(s)) for s in said]
     found += chain(_tree(chosen, folder, compression), _totals(chosen, videos), _doubles(chosen, folder, compression))
     found += chain(_overlaps(chosen, videos), _copies(videos), _splits(chosen, videos))
-    found += _unreadable(chosen, folder, compression, videos, on_progress)
-    found += chain(_space(videos, Path(out).expanduser() if out else folder, frames, size), _peer(chosen, folder))
+    probes = _probe(chosen, folder, compression, videos, on_progress)
+    found += chain(_unreadable(folder, probes), _peer(chosen, folder, videos))
+    found += _space(videos, probes, Path(out).expanduser() if out else folder, settings or Settings())
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
 
 
@@ -122,7 +116,10 @@ def _totals(layout: Layout, videos: Sequence[Video]) -> Iterator[Finding]:
     for total in layout.totals if videos else ():
         count = total.found(videos)
         if count != total.count:
-            yield Finding("warning", f"{count} videos are {total}; {layout.title} has {total.count}")
+            known = f" (some sources count {' or '.join(map(str, total.also))})" if total.also else ""
+            yield Finding(
+                "note" if count in total.also else "warning", f"{count} videos are {total}; {layout.title} has {total.count}{known}"
+            )
 
 
 def _doubles(layout: Layout, root: Path, compression: str) -> Iterator[Finding]:
@@ -216,72 +213,70 @@ def _splits(layout: Layout, videos: Sequence[Video]) -> Iterator[Finding]:
                 yield Finding("error", f"the {split} split has no {word} videos")
 
 
-def _unreadable(
+def _probe(
     layout: Layout, root: Path, compression: str, videos: Sequence[Video], on_progress: Callable[[int, int], None] | None
-) -> Iterator[Finding]:
-    jobs: dict[tuple[Path, str, str], None] = {}
+) -> dict[File, Probe]:
+    files: list[File] = []
     for video in videos:
-        jobs[video.path, video.kind, video.inside] = None
+        files.append((video.path, video.kind, video.inside))
         if video.mask is not None:
-            jobs[video.mask, "video", ""] = None
+            files.append((video.mask, "video", ""))
     if not videos:  # the layout could not be read; its folders still can
         places = (part.place(root) for part in layout.parts(compression))
-        jobs = {(path, "video", ""): None for place in places if place for path in find_videos(place)}
-    bad = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for done, ((path, _, inside), reason) in enumerate(
-            zip(jobs, pool.map(lambda job: probe(*job), jobs), strict=True), start=1
-        ):
-            if reason is not None:
-                bad.append(
-                    f"{path.relative_to(root) if path.is_relative_to(root) else path}{' ' + inside if inside else ''}: {reason}"
-                )
-            if on_progress is not None:
-                on_progress(done, len(jobs))
+        files = [(path, "video", "") for place in places if place for path in find_videos(place)]
+    return probe_all(files, on_progress)
+
+
+def _unreadable(root: Path, probes: Mapping[File, Probe]) -> Iterator[Finding]:
+    bad = [
+        f"{path.relative_to(root) if path.is_relative_to(root) else path}{' ' + inside if inside else ''}: {found.reason}"
+        for (path, _, inside), found in probes.items()
+        if found.reason is not None
+    ]
     if bad:
-        yield Finding("error", f"{len(bad)} of {len(jobs)} files cannot be read; download them again", _some(bad))
+        yield Finding("error", f"{len(bad)} of {len(probes)} files cannot be read; download them again", _some(bad))
 
 
-def probe(path: Path, kind: str = "video", inside: str = "") -> str | None:
-    """Why a video (its header) or a sequence of images (its first one) cannot be read, or None. Nothing else is decoded."""
-    try:
-        if kind == "crops":
-            names = list(list_images(path, inside).values())[:1]
-            images = list(read_images(path, inside, names))
-            return "no images" if not images else "the first image cannot be decoded" if images[0][1] is None else None
-        if path.stat().st_size == 0:
-            return "the file is empty"
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                return "no video stream"
-            stream = container.streams.video[0]
-            return None if stream.width and stream.height else "no picture size in the header"
-    except PreprocessingError as error:
-        return str(error)
-    except (FFmpegError, OSError, EOFError, tarfile.TarError) as error:
-        return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
-
-
-def _space(videos: Sequence[Video], out: Path, frames: int, size: int) -> Iterator[Finding]:
+def _space(videos: Sequence[Video], probes: Mapping[File, Probe], out: Path, settings: Settings) -> Iterator[Finding]:
     if not videos:
         return
-    need = int(len(videos) * frames * BYTES_PER_FACE * (size / 256) ** 2)
+    try:
+        needed = estimate(videos, probes, settings)
+    except PreprocessingError as error:
+        yield Finding("warning", str(error))
+        return
+    each = {"fixed-number": f"{settings.frames} in each", "fixed-stride": f"one in {settings.stride}", "every": "all of them"}
+    words = f"{len(videos)} videos have {needed.frames} frames to sample ({each[settings.sampling]})"
+    words += f", a store of about {_gb(needed.size)}"
+    if needed.guessed:
+        words += f"; {needed.guessed} headers do not say how many frames there are, these videos are guessed"
+    there = sum(f.stat().st_blocks * 512 for f in out.rglob("*") if f.is_file()) if (out / FACES).is_file() else 0
+    if there:
+        words += f", {_gb(there)} of it there already"
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not place.is_dir():
+        yield Finding("error", f"a store cannot be written to {out}: {place} is a file")
+        return
     free = shutil.disk_usage(place).free
-    words = f"{len(videos)} videos at {frames} frames make a store of about {need / 1e9:.2g} GB"
-    words += f"; {free / 1e9:.3g} GB are free in {place}"
-    yield Finding("error" if need > free else "note", words)
+    yield Finding("error" if needed.size - there > free else "note", f"{words}; {_gb(free)} are free in {place}")
 
 
-def _peer(layout: Layout, root: Path) -> Iterator[Finding]:
+def _gb(size: int) -> str:
+    number, unit = (size / 1e9, "GB") if size >= 10**9 else (size / 1e6, "MB")
+    return f"{number:.2g} {unit}" if number < 10 else f"{number:.0f} {unit}"
+
+
+def _peer(layout: Layout, root: Path, videos: Sequence[Video]) -> Iterator[Finding]:
     if layout.peer:
         yield Finding("note", f"if you compare: {layout.peer}")
+    for sentence, examples in tree_errors(layout.name, root, videos):
+        yield Finding("note", f"if you compare: {sentence}", _some(examples))
     for file in sorted([*root.glob("*.json"), *root.glob("dataset_json*/*.json")]):
         classes = read_peer_file(file)
         if classes is None:
             continue
         where = file.relative_to(root).as_posix()
-        errors = list(split_errors(classes))
+        errors = [*split_errors(classes), *count_errors(classes), *frame_errors(classes, root)]
         for sentence, examples in errors:
             yield Finding("warning", f"{where} (DeepfakeBench): {sentence}", _some(examples))
         if not errors:

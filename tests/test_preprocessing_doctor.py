@@ -18,6 +18,7 @@ from preprocessing.doctor import Finding, check
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import LAYOUTS
 from preprocessing.peer_splits import read_peer_file, split_errors
+from preprocessing.settings import Settings
 
 
 def said(findings: list[Finding], severity: str, words: str) -> Finding:
@@ -46,7 +47,7 @@ def test_a_sound_dataset_has_notes_only(tmp_path: Path) -> None:
     findings = check(whole_uadfv(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
     assert {f.severity for f in findings} == {"note"}
     assert seen == [(i, 98) for i in range(1, 99)]
-    said(findings, "note", "98 videos at 32 frames make a store of about 0.16 GB")
+    said(findings, "note", "98 videos have 196 frames to sample (32 in each), a store of about 9.8 MB")
     said(findings, "note", "if you compare: DeepfakeBench puts every video into train, val and test")
 
 
@@ -145,10 +146,12 @@ def test_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         free = 10**6
 
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: Usage)
-    root = tiny(tmp_path, "real/a.mp4", "fake/swap/b.mp4")
-    found = said(check(root, out=tmp_path / "new/store"), "error", "make a store of about 0.0032 GB; 0.001 GB are free")
+    root = tmp_path
+    for name in ("real/a.mp4", "fake/swap/b.mp4"):
+        clip(root / name, 40)
+    found = said(check(root, out=tmp_path / "new/store"), "error", "a store of about 3.2 MB; 1 MB are free")
     assert found.sentence.endswith(str(tmp_path)), "the nearest folder that is there"
-    said(check(root, frames=8), "note", "make a store of about 0.0008 GB")
+    said(check(root, settings=Settings(frames=8)), "note", "a store of about 0.8 MB")
 
 
 def test_every_layout_is_looked_at(tmp_path: Path) -> None:
@@ -260,6 +263,9 @@ def test_list_datasets_tells_everything(monkeypatch: pytest.MonkeyPatch, capsys:
     for layout in LAYOUTS.values():
         for text in (layout.name, layout.url, layout.terms, layout.counts, layout.splits, *layout.tree.splitlines()):
             assert text.strip() in out, (layout.name, text)
+        assert layout.sources in out
+        assert layout.uncertain in out
+        assert layout.sources or layout.name == "folder"
         assert layout.terms
         assert layout.counts
         assert layout.splits

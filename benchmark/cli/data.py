@@ -154,16 +154,17 @@ def preprocess(
     if check:
         from benchmark.cli.doctor import run_check
 
-        run_check(source, layout, compression, name, out, frames)
+        run_check(source, layout, compression, name, out, settings)
         return
     if out is None:
         raise PreprocessingError("name the store to write with --out (or only look at the folder with --check)")
     summary = run_preprocess(source, layout, out, name, compression, settings, workers, retry)
     if summary.errors:
         named = escape("; ".join(f"{key} ({reason})" for key, reason in summary.errors[:5]))
+        rest = "the others are in the store; " if len(summary.errors) < summary.counts["videos"] else ""
         errors.print(
             f"[bold red]Error:[/] {len(summary.errors)} of {summary.counts['videos']} videos could not be read: {named}; "
-            "the others are in the store; repair these and run again with --retry",
+            f"{rest}repair these and run again with --retry",
             soft_wrap=True,
         )
         raise typer.Exit(2)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 
 from benchmark.cli.console import console, progress
 
+if TYPE_CHECKING:
+    from preprocessing.settings import Settings
+
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def run_check(source: Path, layout: str, compression: str, name: str | None, out: Path | None, frames: int) -> None:
+def run_check(source: Path, layout: str, compression: str, name: str | None, out: Path | None, settings: Settings) -> None:
     """Print what the doctor finds; exit code 1 where anything is wrong."""
     from preprocessing.doctor import check
 
     with progress() as bar:
-        task = bar.add_task(f"look at {source.name}", total=None, unit="file")
+        task = bar.add_task(f"look at {escape(source.resolve().name)}", total=None, unit="file")
         findings = check(
             source,
             layout,
             compression,
             name=name,
             out=out,
-            frames=frames,
+            settings=settings,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for finding in findings:

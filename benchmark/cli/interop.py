@@ -78,8 +78,10 @@ def export(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
     to: Annotated[str, typer.Option(help="Whose form: deepfakebench.")] = "deepfakebench",
-    name: Annotated[str | None, typer.Option(help="What to call the dataset there, e.g. FaceForensics++.")] = None,
-    lmdb: Annotated[bool, typer.Option("--lmdb", help="Write LMDBs as well.")] = False,
+    name: Annotated[str | None, typer.Option(help="What to call the dataset there, e.g. FaceForensics++; without slashes.")] = None,
+    lmdb: Annotated[
+        bool, typer.Option("--lmdb", help="Write LMDBs as well; landmarks are rounded to whole pixels in them.")
+    ] = False,
 ) -> None:
     """Write the faces as another program reads them."""
     from preprocessing.errors import PreprocessingError, did_you_mean

@@ -88,8 +88,6 @@ def predict(
     console.print(f"wrote {out}: frames.csv, videos.csv, strips", markup=False, soft_wrap=True)
     if unreadable:
         named = escape("; ".join(unreadable[:5]))
-        errors.print(
-            f"[bold red]Error:[/] {len(unreadable)} of {shown} inputs could not be read: {named}; the others are scored",
-            soft_wrap=True,
-        )
+        rest = "; the others are in the results" if len(unreadable) < shown else ""
+        errors.print(f"[bold red]Error:[/] {len(unreadable)} of {shown} inputs could not be read: {named}{rest}", soft_wrap=True)
         raise typer.Exit(2)

@@ -76,6 +76,9 @@ def datasets() -> None:
         console.print(f"[bold]{name}[/]  {layout.title}")
         console.print(f"  {layout.url}" if layout.url else "  (no download)", f"  terms: {layout.terms}", sep="\n", soft_wrap=True)
         console.print(f"  has: {layout.counts}", f"  splits: {layout.splits}", sep="\n", markup=False, soft_wrap=True)
+        for word, said in (("counts from", layout.sources), ("uncertain", layout.uncertain)):
+            if said:
+                console.print(f"  {word}: {said}", markup=False, soft_wrap=True)
         for line in layout.tree.strip("\n").splitlines():
             console.print(f"    {line}", style="dim", markup=False, soft_wrap=True)
         console.print()

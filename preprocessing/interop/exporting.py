@@ -132,6 +132,8 @@ def _plan(store: FaceStore, name: str | None) -> dict[str, _Target]:
     Raises:
         PreprocessingError: naming the video.
     """
+    if name is not None and (not name.strip() or set(name) & set("/\\\0") or name in (".", "..")):
+        raise PreprocessingError(f"a dataset cannot be called '{name}': give a plain name without slashes, such as FaceForensics++")
     plan: dict[str, _Target] = {}
     taken: dict[tuple[str | None, ...], str] = {}
     levels: dict[str, set[str]] = defaultdict(set)
@@ -273,6 +275,10 @@ def _notes(store: FaceStore, plan: dict[str, _Target], out: Path, without_split:
     for dataset in sorted(without_split):
         notes.append(f"{dataset} has no split: all its videos are in test")
     if with_lmdb:
+        notes.append(
+            "landmarks in the LMDBs are rounded to whole pixels, because DeepfakeBench reads integers there; the .npy files keep"
+            " their fractions"
+        )
         notes.append("copy dataset_json_v3 to preprocessing/dataset_json_v3, where DeepfakeBench looks when lmdb is on")
         if any(target.label == SHIFTED for target in plan.values()):
             notes.append(f"for FaceShifter, link lmdb/FaceShifter_lmdb to lmdb/{FF}_lmdb, which holds its faces")

@@ -14,6 +14,7 @@ from preprocessing.layouts.base import (
     Note,
     Video,
     check_unique,
+    example,
     ignore,
     need_folder,
 )
@@ -23,6 +24,7 @@ from preprocessing.layouts.deepfakedetection import DeepFakeDetection
 from preprocessing.layouts.dfdc import DFDC, DFDCP
 from preprocessing.layouts.faceforensics import FaceForensics
 from preprocessing.layouts.folder import Folder
+from preprocessing.layouts.misplaced import refuse_misplaced, refuse_misspelt
 from preprocessing.layouts.uadfv import UADFV
 from preprocessing.layouts.wilddeepfake import WildDeepfake
 
@@ -57,23 +59,34 @@ LAYOUTS: dict[str, Layout] = {
         Folder(),
     )
 }
+_KNOWN = [layout for layout in LAYOUTS.values() if not isinstance(layout, Folder)]
+_ALIKE = {DeeperForensicsSource.name: LAYOUTS[DeeperForensics.name]}
 
 
 def find_layout(folder: Path, layout: str = "auto", note: Note = ignore) -> Layout:
     """The layout of that name, or with "auto" the first that matches the tree.
 
     Raises:
-        PreprocessingError: unknown layout, or a folder above a dataset.
+        PreprocessingError: unknown layout, or a folder above or inside a dataset, or with a dataset's folders misspelt.
     """
     if layout == "auto":
         chosen = next(candidate for candidate in LAYOUTS.values() if candidate.matches(folder))
         if isinstance(chosen, Folder):
-            _refuse_parent(folder)
+            refuse_misplaced(folder, _KNOWN)
+            if odd := UADFV().odd_names(folder):
+                note(Doubt(f"but for {len(odd)} names {folder} would be UADFV, {example(odd)}; rename them or give --layout uadfv"))
+        else:
+            refuse_misspelt(folder, chosen)
         note(f"{folder} is read as layout '{chosen.name}'")
         return chosen
     if layout not in LAYOUTS:
         raise PreprocessingError(f"unknown layout '{layout}': {did_you_mean(layout, [*LAYOUTS, 'auto'])}")
-    return LAYOUTS[layout]
+    chosen = LAYOUTS[layout]
+    like = _ALIKE.get(layout, chosen)  # what "auto" never takes cannot say whether it matches
+    if not isinstance(chosen, Folder) and not like.matches(folder):
+        refuse_misplaced(folder, [like])
+    refuse_misspelt(folder, chosen)
+    return chosen
 
 
 def read_layout(
@@ -100,11 +113,3 @@ def read_layout(
     videos = sorted(chosen.videos(folder, dataset=name, compression=compression, note=note), key=lambda v: v.key)
     check_unique(videos)
     return videos
-
-
-def _refuse_parent(folder: Path) -> None:
-    # The folder above a dataset would otherwise be read as a folder of one's own, and every forgery in it as something else.
-    for below in sorted(p for p in folder.iterdir() if p.is_dir()):
-        for layout in LAYOUTS.values():
-            if not isinstance(layout, Folder) and layout.matches(below):
-                raise PreprocessingError(f"{folder} holds the {layout.title} folder '{below.name}'; give {below} itself")

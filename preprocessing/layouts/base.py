@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from preprocessing.errors import PreprocessingError
+from preprocessing.images import has_images
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 SPLITS = ("train", "val", "test", "none")
@@ -116,12 +117,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Total:
-    """So many videos of one label (and split, and method) the whole dataset has."""
+    """So many videos of one label (and split, and method) the whole dataset has; `also`: what other sources count."""
 
     count: int
     label: int
     split: str | None = None
     method: str | None = None
+    also: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return " ".join(x for x in (("real", "fake")[self.label], self.method, self.split and f"in {self.split}") if x)
@@ -146,6 +148,10 @@ class Layout(ABC):
     """The expected folders, as text to show."""
     counts: ClassVar[str] = ""
     """How many videos the whole dataset has, as text to show."""
+    sources: ClassVar[str] = ""
+    """Where `counts`, `totals` and `parts` are taken from, as text to show."""
+    uncertain: ClassVar[str] = ""
+    """Where sources disagree about them or none was found, as text to show; "" where all agree."""
     splits: ClassVar[str] = ""
     """Where the splits come from, as text to show."""
     peer: ClassVar[str] = ""
@@ -183,10 +189,14 @@ class Layout(ABC):
 
 
 def find_videos(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[Path]:
-    """Every video (or other file by suffix) below `folder`, sorted, links followed, hidden files (macOS's "._000.mp4") left out."""
+    """Every video (or other file by suffix) below `folder`, sorted, links followed, hidden files (macOS's "._000.mp4") left out.
+
+    Raises:
+        PreprocessingError: for a folder that may not be looked into; a missing `folder` has no videos.
+    """
     found: list[Path] = []
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=_cannot_list, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # a link that leads back up
             folders.clear()
@@ -195,6 +205,11 @@ def find_videos(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> lis
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [Path(here, f) for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
     return sorted(found)
+
+
+def _cannot_list(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise PreprocessingError(f"folder {error.filename} cannot be looked into: {error.strerror}")
 
 
 def check_unique(videos: Iterable[Video]) -> None:
@@ -235,20 +250,33 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return table
 
 
+def instead(root: Path) -> str:
+    """The end of the sentence that a folder has no videos: how to read the images that it has in their place, or ""."""
+    if not has_images(root):
+        return ""
+    return (
+        " (it has images: frames that DeepfakeBench cut out are read with 'dfgrid import deepfakebench', WildDeepfake's faces"
+        " with --layout wilddeepfake)"
+    )
+
+
 def example(names: Iterable[str]) -> str:
     """The end of a sentence: the first of some names."""
     return f"e.g. {min(names)}"
 
 
 def read_text(file: Path, why: str) -> str:
-    """A file that comes with the dataset.
+    """A file that comes with the dataset; a byte order mark, as editors on Windows leave it, is dropped.
 
     Raises:
-        PreprocessingError: if it is missing or no text; `why` says what it is needed for.
+        PreprocessingError: if it is missing, unreadable or no text; `why` says what it is needed for.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
-        raise PreprocessingError(f"{file} is missing; it comes with the dataset, and without it {why}") from None
+        link = " (it is a link to nowhere)" if file.is_symlink() else ""
+        raise PreprocessingError(f"{file} is missing{link}; it comes with the dataset, and without it {why}") from None
+    except OSError as error:
+        raise PreprocessingError(f"{file} cannot be read ({error.strerror}); without it {why}") from error
     except UnicodeDecodeError as error:
         raise PreprocessingError(f"{file} is no text file ({error.reason}); get it from the dataset again") from error

@@ -16,6 +16,7 @@ from preprocessing.layouts.base import (
     Video,
     find_videos,
     ignore,
+    instead,
     need_folder,
     read_text,
 )
@@ -41,6 +42,14 @@ List_of_testing_videos.txt                         "1 YouTube-real/00170.mp4" (1
 Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp4     (a level videos/ in between is accepted)"""
 
     counts = "890 real (Celeb-real 590, YouTube-real 300), 5639 fake; 518 of them for testing (178 real, 340 fake)"
+    sources = (
+        "README of github.com/yuezunli/celeb-deepfakeforensics, 'Dataset Structure': 590, 300, 5639, 518;"
+        " the list, counted: 178 and 340"
+    )
+    uncertain = (
+        "the README's overview, the paper and DeepfakeBench's README say 590 real, which leaves out YouTube-real's 300;"
+        " the README's figure says 5369 fake, its text and the paper 5639"
+    )
     splits = "official test list; all other videos are training, there is no validation split"
     peer = (
         "DeepfakeBench's rearrange keeps only one of the two real folders for training, trains on the test videos too (val = test)"
@@ -70,7 +79,7 @@ Celeb-real/id0_0000.mp4  YouTube-real/00170.mp4  Celeb-synthesis/id0_id1_0000.mp
                 method = "real" if label == 0 else folder
                 found.append(Video(name, method, label, split, _identity(folder, path.stem), path.stem, path, NO_COMPRESSION))
         if not found:
-            raise PreprocessingError(f"{root} has no {self.title} videos; they are expected in {', '.join(FOLDERS)}")
+            raise PreprocessingError(f"{root} has no {self.title} videos; they are expected in {', '.join(FOLDERS)}{instead(root)}")
         if unseen:
             note(Doubt(f"{len(unseen)} of the {len(tested)} videos in {TEST_LIST} are not in {root}, e.g. {min(unseen)}"))
         note(f"{name} has no official validation videos: its splits are train and test")
@@ -87,6 +96,11 @@ class CelebDFv1(CelebDF):
     name = "celeb-df-v1"
     title = "Celeb-DF-v1"
     counts = "408 real (Celeb-real 158, YouTube-real 250), 795 fake; 100 of them for testing (38 real, 62 fake)"
+    sources = (
+        "Celeb-DF-v1/README.md of the same repository: 408 real, 795 fake; its first versions: 158 and 250 real;"
+        " the list, counted: 38 and 62"
+    )
+    uncertain = "early versions of the README say 158 real, which leaves out YouTube-real's 250"
     totals = (Total(38, 0, "test"), Total(62, 1, "test"))
     sizes = (158, 250, 795)
 
@@ -105,7 +119,7 @@ def read_test_list(root: Path) -> dict[str, int]:
     """The official list: "YouTube-real/00170.mp4" -> label (0 real, 1 fake; the list's own digit says the opposite).
 
     Raises:
-        PreprocessingError: if the list is missing, or a line is malformed or contradicts its folder.
+        PreprocessingError: if the list is missing or empty, or a line is malformed or contradicts its folder.
     """
     file = root / TEST_LIST
     text = read_text(file, "test videos would be trained on")
@@ -122,6 +136,8 @@ def read_test_list(root: Path) -> dict[str, int]:
             claim = "real" if digit == "1" else "fake"
             raise PreprocessingError(f"line {number} of {file} calls {place} {claim}, its folder does not; get the official list")
         table[place] = FOLDERS[folder]
+    if not table:
+        raise PreprocessingError(f"{file} is empty, so test videos would be trained on; get it from the dataset again")
     return table
 
 

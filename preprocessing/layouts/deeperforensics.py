@@ -17,6 +17,7 @@ from preprocessing.layouts.base import (
     example,
     find_videos,
     ignore,
+    instead,
     need_folder,
     read_text,
 )
@@ -51,10 +52,14 @@ manipulated_videos/<variant>/000_M101.mp4             end_to_end, end_to_end_lev
 target_videos/000.mp4                                 a link to FaceForensics++'s original_sequences/youtube/c23/videos
 source_videos/<actor>/**/M101_*.mp4                   only read by the layout deeperforensics-1.0-source"""
     counts = "11000 fake (11 variants of 1000, split 703, 96, 201); real: 1000 targets of FaceForensics++ c23; 48475 source videos"
+    sources = "dataset/README.md of github.com/EndlessSora/DeeperForensics-1.0: 48475 source videos, 11 variants of 1000"
+    uncertain = (
+        "that README writes the split as 703 : 96 : 21; 1000 videos need 201. DeepfakeBench's README says 50000 real and 10000 fake"
+    )
     splits = "official: lists/splits/{train,val,test}.txt for the forged videos; a target follows its forgeries"
     peer = (
-        "DeepfakeBench takes the source videos as the real class, all of them in train, val and test, and stops at names that"
-        " no list has"
+        "DeepfakeBench takes the source videos as the real class, all of them in train, val and test; it stops at names that no"
+        " list has, and leaves some unreadable frames listed"
     )
     split_files = tuple(SPLIT_FILES.values())
     totals = tuple(Total(n, 1, split, VARIANTS[0]) for split, n in (("train", 703), ("val", 96), ("test", 201)))
@@ -74,7 +79,9 @@ source_videos/<actor>/**/M101_*.mp4                   only read by the layout de
             for stem, path in by_stem(folder).items():
                 found.append(Video(name, folder.name, 1, split_of.get(stem, "none"), stem, stem, path, NO_COMPRESSION))
         if not found:
-            raise PreprocessingError(f"{root} has no DeeperForensics-1.0 videos; they are expected in {FORGED}/<variant>")
+            raise PreprocessingError(
+                f"{root} has no DeeperForensics-1.0 videos; they are expected in {FORGED}/<variant>{instead(root)}"
+            )
         strays = {v.path.name for v in found if v.split == "none"}
         if strays:
             note(Doubt(f"{len(strays)} names of {name} are in no split list and get the split 'none', {example(strays)}"))
@@ -152,11 +159,14 @@ def read_splits(root: Path) -> dict[str, str]:
     """The official lists: "000_M101" -> split.
 
     Raises:
-        PreprocessingError: for a list that is missing, or a name in two of them.
+        PreprocessingError: for a list that is missing or empty, or a name in two of them.
     """
     table: dict[str, str] = {}
     for split, place in SPLIT_FILES.items():
-        for line in read_text(root / place, "no video has a split").splitlines():
+        lines = [line for line in read_text(root / place, "no video has a split").splitlines() if line.strip()]
+        if not lines:
+            raise PreprocessingError(f"{root / place} is empty; get it from the dataset again")
+        for line in lines:
             stem = Path(line.strip().replace("\\", "/")).stem
             if stem and table.setdefault(stem, split) != split:
                 raise PreprocessingError(

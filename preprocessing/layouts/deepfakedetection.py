@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import Doubt, Layout, Note, Part, Video, by_stem, ignore, need_folder
+from preprocessing.layouts.base import Doubt, Layout, Note, Part, Video, by_stem, ignore, instead, need_folder
 from preprocessing.layouts.faceforensics import COMPRESSIONS
 
 REAL = "original_sequences/actors"
@@ -32,6 +32,11 @@ original_sequences/actors/<c23|c40|raw>/videos/01__exit_phone_room.mp4
 manipulated_sequences/DeepFakeDetection/<c23|c40|raw>/videos/01_02__exit_phone_room__YVGY8LOK.mp4
 manipulated_sequences/DeepFakeDetection/masks/videos/01_02__exit_phone_room__YVGY8LOK.mp4     (optional)"""
     counts = "363 real (28 actors), 3068 fake, at each of raw, c23 and c40"
+    sources = (
+        "dataset/README.md of github.com/ondyari/FaceForensics: 363 originals, 3068 manipulated videos ('Space requirement');"
+        " 28 actors; the figure in Celeb-DF's README says 3068 too"
+    )
+    uncertain = "elsewhere the forged videos are 'over 3000' (same README, above) or 3000 (DeepfakeBench's README)"
     splits = "none: the dataset has no official split, so it is for testing (split 'none'); training on it warns"
     peer = "DeepfakeBench puts every video into train, val and test, and needs FaceForensics++ in the same folder"
     people_shared = True
@@ -58,10 +63,12 @@ manipulated_sequences/DeepFakeDetection/masks/videos/01_02__exit_phone_room__YVG
                 found.append(Video(name, method, label, "none", people, stem, path, compression, mask))
         if not found:
             levels = [c for c in COMPRESSIONS if any((root / folder / c).is_dir() for folder in (REAL, FORGED))]
-            has = f"; it has {', '.join(levels)}" if levels else f"; they are expected in {REAL} and {FORGED}"
+            has = f"; it has {', '.join(levels)}" if levels else f"; they are expected in {REAL} and {FORGED}{instead(root)}"
             raise PreprocessingError(f"{root} has no DeepFakeDetection videos of compression '{compression}'{has}")
         if odd:
             note(Doubt(f"{len(odd)} names tell no actors ('01__scene', '01_02__scene__CODE'), e.g. {odd[0]}"))
+        if (root / "original_sequences/youtube" / compression).is_dir():
+            note(f"{root} holds FaceForensics++ too, which is not read now: preprocess it with --layout faceforensics++")
         note(f"{name} has no official split: all {len(found)} videos get the split 'none'")
         return found
 

@@ -21,6 +21,7 @@ from preprocessing.layouts.base import (
     example,
     find_videos,
     ignore,
+    instead,
     need_folder,
     read_text,
 )
@@ -41,11 +42,20 @@ class DFDC(Layout):
     terms = "the challenge's licence, accepted with an account at Meta AI or Kaggle (deepfake-detection-challenge)"
     tree = """\
 train/dfdc_train_part_<0 ... 49>/{metadata.json, aagfhgtpmv.mp4, ...}     {"x.mp4": {"label": "FAKE", "original": "y.mp4"}}
-test/{labels.csv, aalscayrfi.mp4, ...}                                    filename,label  (1 is fake)"""
+test/{labels.csv, aalscayrfi.mp4, ...}                                    filename,label  (1 is fake)
+A part may also be called dfdc_train_part_<00 ... 49>, and lie beside test/ without train/."""
     counts = "train 119154 in 50 parts (19154 real, 100000 fake); test 5000 (2500 real, 2500 fake)"
+    sources = (
+        "arXiv 2006.07397 (119154 training clips, 100000 of them fake); the files' own labels, counted: DeepfakeBench's issues 25"
+        " (labels.csv has 5000 rows) and 63 (19154 and 100000, 2500 and 2500)"
+    )
+    uncertain = (
+        "the paper's private test set has 10000 clips, the published one 5000 (119154 + 4000 for validation + 5000 are the"
+        " 128154 of DeepfakeBench's README); some descriptions count 119197 training videos, 19197 of them real"
+    )
     splits = "official: train parts and test folder; there is no validation split here"
     peer = "DeepfakeBench needs all 50 parts even for testing, overwrites 'val' with one video and copies training videos into it"
-    totals = (Total(19154, 0, "train"), Total(100000, 1, "train"), Total(2500, 0, "test"), Total(2500, 1, "test"))
+    totals = (Total(19154, 0, "train", also=(19197,)), Total(100000, 1, "train"), Total(2500, 0, "test"), Total(2500, 1, "test"))
 
     def matches(self, root: Path) -> bool:
         """True where a training part or the test set's labels exist."""
@@ -66,8 +76,10 @@ test/{labels.csv, aalscayrfi.mp4, ...}                                    filena
             for path in _labelled(root / "test", labels, note):
                 found.append(_video(name, labels[path.name], "test", path.stem, path.stem, path))
         if not found:
-            raise PreprocessingError(f"{root} has no labelled DFDC videos; they are expected in train/dfdc_train_part_<n> and test")
-        missing = set(range(50)) - {int(p.name.rpartition("_")[2]) for p in _train_parts(root)}
+            raise PreprocessingError(
+                f"{root} has no labelled DFDC videos; they are expected in train/dfdc_train_part_<n> and test{instead(root)}"
+            )
+        missing = set(range(50)) - set(map(_number, _train_parts(root)))
         if 0 < len(missing) < 50:
             note(f"{len(missing)} of the 50 training parts of {name} are not in {root}, e.g. part {min(missing)}")
         note(f"{name} has no official validation videos here: its splits are train and test")
@@ -75,8 +87,7 @@ test/{labels.csv, aalscayrfi.mp4, ...}                                    filena
 
     def parts(self, compression: str = "c23") -> tuple[Part, ...]:
         """See `Layout.parts`."""
-        names = (f"dfdc_train_part_{i}" for i in range(50))
-        return (*(Part(f"train/{n}", None, "warning", (n,)) for n in names), Part("test", 5000, "warning"))
+        return (*(_part(number) for number in range(50)), Part("test", 5000, "warning"))
 
 
 class DFDCP(Layout):
@@ -92,11 +103,15 @@ class DFDCP(Layout):
     tree = """\
 dataset.json         {"method_A/.../x.mp4": {"label": "fake", "set": "train", "target_id": 1, "swapped_id": 2}}
 original_videos/**/<name>.mp4   method_A/**/<name>.mp4   method_B/**/<name>.mp4"""
-    counts = "1131 real, 4119 fake"
+    counts = "1131 real, 4119 fake; 276 and 501 of them for testing"
+    sources = "dataset.json, counted (DeepfakeBench's issue 63: train 855 and 3618, test 276 and 501); DeepfakeBench's README"
+    uncertain = (
+        "the figure in Celeb-DF's README (Celeb-DF-v2/basic_info.png), and tables after it, say 4113 fake; --check takes either"
+    )
     splits = "official: dataset.json says train or test; there is no validation split"
     peer = "DeepfakeBench makes val the same videos as test"
     split_files = ("dataset.json",)
-    totals = (Total(1131, 0), Total(4119, 1))
+    totals = (Total(1131, 0), Total(4119, 1, also=(4113,)), Total(276, 0, "test"), Total(501, 1, "test"))
     named_by_stem = False
     FOLDERS = ("original_videos", "method_A", "method_B")
 
@@ -128,6 +143,7 @@ original_videos/**/<name>.mp4   method_A/**/<name>.mp4   method_B/**/<name>.mp4"
         if not found:
             raise PreprocessingError(
                 f"{root} has no DFDCP videos that dataset.json lists; they are expected in {', '.join(self.FOLDERS)}"
+                f"{f', and it lists {example(table)}' if table else ''}{instead(root)}"
             )
         if table:
             note(Doubt(f"{len(table)} videos in {file} are not in {root}, {example(table)}"))
@@ -145,10 +161,25 @@ def _video(dataset: str, label: int, split: str, identity: str, stem: str, path:
     return Video(dataset, "fake" if label else "real", label, split, identity, stem, path, NO_COMPRESSION)
 
 
+def _part(number: int) -> Part:
+    # Kaggle's archives are called dfdc_train_part_00.zip and hold a folder dfdc_train_part_0.
+    names = [f"{base}dfdc_train_part_{n}" for base in ("train/", "") for n in dict.fromkeys((f"{number}", f"{number:02d}"))]
+    return Part(names[0], None, "warning", tuple(names[1:]))
+
+
 def _train_parts(root: Path) -> list[Path]:
+    """The parts, by number. Where an archive was unpacked into a folder of its own name, the part is the folder inside."""
     found = [p for base in (root / "train", root) if base.is_dir() for p in base.glob("dfdc_train_part_*") if p.is_dir()]
     numbered = [p for p in found if re.fullmatch(r"dfdc_train_part_\d+", p.name)]
-    return sorted(numbered, key=lambda p: int(p.name.rpartition("_")[2]))
+    for at, part in enumerate(numbered):
+        inner = part / f"dfdc_train_part_{_number(part)}"
+        if not (part / "metadata.json").exists() and inner.is_dir():
+            numbered[at] = inner
+    return sorted(numbered, key=_number)
+
+
+def _number(part: Path) -> int:
+    return int(part.name.rpartition("_")[2])
 
 
 def _labelled(folder: Path, table: dict[str, Any], note: Note) -> Iterator[Path]:

@@ -10,11 +10,25 @@ import json
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import Doubt, Layout, Note, Part, Total, Video, by_stem, find_videos, ignore, need_folder
+from preprocessing.layouts.base import (
+    Doubt,
+    Layout,
+    Note,
+    Part,
+    Total,
+    Video,
+    by_stem,
+    find_videos,
+    ignore,
+    instead,
+    need_folder,
+    read_text,
+)
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 COMPRESSIONS = ("raw", "c23", "c40")
 REAL = Path("original_sequences", "youtube")
+OF_DFD = (Path("original_sequences", "actors"), Path("manipulated_sequences", "DeepFakeDetection"))
 FORGED = Path("manipulated_sequences")
 
 
@@ -37,6 +51,10 @@ manipulated_sequences/<method>/masks/videos/000_003.mp4       (optional)
 <method>: Deepfakes Face2Face FaceSwap NeuralTextures FaceShifter"""
 
     counts = "1000 real (splits 720, 140, 140), 1000 for each of the five forgeries, at each of raw, c23 and c40; masks for four"
+    sources = (
+        "README of github.com/ondyari/FaceForensics (1000 originals, forged by each of four methods and by FaceShifter);"
+        " its dataset/splits, counted (360, 70 and 70 pairs)"
+    )
     splits = "official: train.json, val.json, test.json by identity; a forged video belongs to the split of its pair"
     peer = (
         "DeepfakeBench's rearrange puts forged videos of unknown names into all three splits, and stops with a KeyError where"
@@ -65,6 +83,16 @@ manipulated_sequences/<method>/masks/videos/000_003.mp4       (optional)
         strays = [v for v in found if v.split == "none"]
         if strays:
             note(Doubt(f"{len(strays)} videos of {name} are in no split list and get the split 'none', e.g. {strays[0].path.name}"))
+        known = {*METHODS, *(folder.name for folder in OF_DFD)}
+        others = (
+            sorted(p.name for p in (root / FORGED).iterdir() if p.is_dir() and p.name not in known)
+            if (root / FORGED).is_dir()
+            else []
+        )
+        if others:
+            note(Doubt(f"{root / FORGED} has folders of no known method, which are left out: {', '.join(others)}"))
+        if any(find_videos(root / folder / compression) for folder in OF_DFD):
+            note(f"{root} holds DeepFakeDetection too, which is not read now: preprocess it with --layout deepfakedetection")
         missing = set(split_of) - {v.video for v in found}
         real = {i for i in missing if "_" not in i}
         if real:
@@ -94,10 +122,13 @@ def read_splits(root: Path) -> dict[str, str]:
         if not file.is_file():
             raise PreprocessingError(f"split list {file} is missing; copy the three lists of the dataset's repository there")
         try:
-            pairs = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            pairs = json.loads(read_text(file, "no video has a split"))
+        except json.JSONDecodeError as error:
             raise PreprocessingError(f"split list {file} is no JSON: {error}") from error
-        for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pairs, list) or not pairs:
+            held = "an empty list" if pairs == [] else f"one {type(pairs).__name__}"
+            raise PreprocessingError(f'split list {file} must be a list of pairs such as [["071", "054"]], and holds {held}')
+        for pair in pairs:
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(i, str) for i in pair)):
                 raise PreprocessingError(f'split list {file} must be a list of pairs such as [["071", "054"]], not {pair!r}')
             a, b = pair
@@ -114,4 +145,4 @@ def _nothing(root: Path, compression: str) -> str:
     if levels:
         return f"{root} has no videos of compression '{compression}'; it has {', '.join(sorted(levels))}"
     known = "original_sequences/youtube/<level>/videos and manipulated_sequences/<method>/<level>/videos"
-    return f"{root} has no FaceForensics++ videos; they are expected in {known}"
+    return f"{root} has no FaceForensics++ videos; they are expected in {known}{instead(root)}"

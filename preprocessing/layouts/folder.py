@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.layouts.base import NO_COMPRESSION, Layout, Note, Video, find_videos, ignore, need_folder
+from preprocessing.layouts.base import NO_COMPRESSION, Doubt, Layout, Note, Video, find_videos, ignore, instead, need_folder
 
 
 class Folder(Layout):
@@ -42,28 +42,41 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
             for path in find_videos(root / "fake"):
                 below = path.relative_to(root / "fake").parts
                 method = below[0] if len(below) > 1 else "fake"
+                if method == "real":
+                    raise PreprocessingError(f"{root / 'fake' / method} calls a forgery 'real'; name the folder by the forgery")
                 found.append(_video(name, method, root / "fake" / method if len(below) > 1 else root / "fake", path))
             where = "real/ and fake/<method>/"
+            others = [p for p in find_videos(root) if p.relative_to(root).parts[0] not in ("real", "fake")]
+            if others:
+                note(
+                    Doubt(
+                        f"{len(others)} videos of {root} are neither in real/ nor in fake/ and are left out, e.g. {others[0].name}"
+                    )
+                )
         else:
             below_root = find_videos(root)
             deeper = [p for p in below_root if p.parent != root]
+            case = next((p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in ("real", "fake")), None)
+            if case is not None:
+                raise PreprocessingError(f"{root} has the folder '{case}', which must be called '{case.lower()}'; rename it")
             if deeper:
                 where = deeper[0].parent.relative_to(root).as_posix()
                 raise PreprocessingError(
                     f"{root} keeps videos in '{where}/', neither real nor fake; move them into real/ and fake/<method>/ or"
                     " point at a folder whose videos are all real"
                 )
+            if below_root and "fake" in (place := root.resolve()).parts[-2:]:
+                above = place.parent if place.name == "fake" else place.parent.parent
+                raise PreprocessingError(f"the videos in {root} would count as real, though it is called 'fake'; give {above}")
             found = [_video(name, "real", root, p) for p in below_root]
             where = "it"
             if found:
                 note(f"{root} has no real/ or fake/: all {len(found)} videos count as real (label 0, method 'real', split 'none')")
         if not found:
-            raise PreprocessingError(f"no videos in {root}: looked for .mp4, .mkv, .avi and the like in {where}")
+            raise PreprocessingError(f"no videos in {root}: looked for .mp4, .mkv, .avi and the like in {where}{instead(root)}")
         return found
 
 
 def _video(dataset: str, method: str, base: Path, path: Path) -> Video:
-    if method == "real" and "fake" in base.parts[-2:]:
-        raise PreprocessingError(f"{base} calls a forgery 'real'; name the folder by the forgery")
     name = path.relative_to(base).with_suffix("").as_posix()
     return Video(dataset, method, int(method != "real"), "none", name, name, path, NO_COMPRESSION)

@@ -26,8 +26,16 @@ class WildDeepfake(Layout):
     terms = "research only; the repository says how to ask its authors for the archives"
     tree = """\
 real_train/<n>.tar.gz  real_test/<n>.tar.gz  fake_train/<n>.tar.gz  fake_test/<n>.tar.gz
-or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also real/train/; faster to read)"""
+or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (faster to read)
+Also "real train", as the authors write it, real-train, real/train and train/real; each below deepfake_in_the_wild/ too"""
     counts = "3805 real and 3509 fake face sequences, 1180099 images, from 707 videos"
+    sources = (
+        "README of github.com/deepfakeinthewild/deepfake-in-the-wild: 7314 sequences from 707 videos;"
+        " arXiv 2101.01456: 3805 and 3509; images: counted by others"
+    )
+    uncertain = (
+        "the authors give no counts by split; others have counted 3409 real and 3099 fake sequences in train, 396 and 410 in test"
+    )
     splits = "official: the folders' train and test; there is no validation split"
     totals = (Total(3805, 0), Total(3509, 1))
     named_by_stem = False
@@ -69,9 +77,9 @@ or, extracted:  real_train/<n>/**/<sequence>/<frame number>.png ...     (also re
 
 
 def _part(label: str, split: str) -> Part:
-    return Part(
-        f"{label}_{split}", None, "warning", (f"{label} {split}", f"{label}/{split}", f"deepfake_in_the_wild/{label}_{split}")
-    )
+    names = [f"{label}{between}{split}" for between in ("_", " ", "-", "/")] + [f"{split}/{label}"]
+    names += [name.title() for name in names[:4]]
+    return Part(names[0], None, "warning", (*names[1:], *(f"deepfake_in_the_wild/{name}" for name in names)))
 
 
 def _sources(folder: Path | None) -> dict[str, Path]:
@@ -82,7 +90,7 @@ def _sources(folder: Path | None) -> dict[str, Path]:
             continue
         if path.is_dir():
             table[path.name] = path
-        elif is_archive(path):
+        elif path.name.lower().endswith(ARCHIVES):  # a link to nowhere too, which is then said to be unreadable
             suffix = next(s for s in ARCHIVES if path.name.lower().endswith(s))
             table.setdefault(path.name[: -len(suffix)], path)
     return table
@@ -92,7 +100,7 @@ def _sequences(source: Path, note: Note) -> list[str]:
     try:
         found = find_sequences(source)
     except (OSError, EOFError, tarfile.TarError) as error:
-        note(Doubt(f"{source} cannot be read ({error}); download it again"))
+        note(Doubt(f"{source} cannot be read ({str(error).splitlines()[0].rstrip(':')}); download it again"))
         return ["."]
     if not found:
         note(Doubt(f"{source} holds no images"))
