@@ -17,10 +17,12 @@ import av
 from av.error import FFmpegError
 
 from preprocessing.errors import PreprocessingError
+from preprocessing.frames import NOT_A_FILE, not_a_file
 from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Doubt, Layout, Video, check_unique, find_layout
 from preprocessing.layouts.base import find_videos, need_folder
 from preprocessing.peer_splits import read_peer_file, split_errors
+from preprocessing.quiet import quiet_opencv
 
 SEVERITIES = ("error", "warning", "note")
 BYTES_PER_FACE = 50_000
@@ -76,6 +78,7 @@ def check(
     Raises:
         PreprocessingError: no such folder or layout. What is wrong with the dataset itself is a finding.
     """
+    quiet_opencv()
     folder = need_folder(Path(root).expanduser())
     said: list[str] = []
     found: list[Finding] = []
@@ -246,9 +249,15 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> str | None:
     """Why a video (its header) or a sequence of images (its first one) cannot be read, or None. Nothing else is decoded."""
     try:
         if kind == "crops":
-            names = list(list_images(path, inside).values())[:1]
-            images = list(read_images(path, inside, names))
-            return "no images" if not images else "the first image cannot be decoded" if images[0][1] is None else None
+            table, odd = list_images(path, inside)
+            images = list(read_images(path, inside, list(table.values())[:1]))
+            if not images:
+                return odd[0] if odd else "no images"
+            if odd:
+                return f"{odd[0]}; {len(odd)} images will be left out"
+            return "the first image cannot be decoded" if images[0][1] is None else None
+        if not_a_file(path):
+            return NOT_A_FILE
         if path.stat().st_size == 0:
             return "the file is empty"
         with av.open(str(path)) as container:
@@ -256,8 +265,6 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> str | None:
                 return "no video stream"
             stream = container.streams.video[0]
             return None if stream.width and stream.height else "no picture size in the header"
-    except PreprocessingError as error:
-        return str(error)
     except (FFmpegError, OSError, EOFError, tarfile.TarError) as error:
         return f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}"
 

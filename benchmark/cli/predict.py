@@ -32,7 +32,7 @@ def predict(
     from benchmark.predict import Results, find_inputs
     from benchmark.predict import predict as predict_inputs
     from benchmark.restore import restore
-    from preprocessing.faces import Dlib
+    from preprocessing.faces import Dlib, try_detector
     from preprocessing.predictor import find_predictor
     from preprocessing.settings import Settings
     from preprocessing.work import Work
@@ -41,8 +41,9 @@ def predict(
     check_device(device)
     settings = Settings(frames=frames, predictor=predictor)
     work = Work(settings, Dlib(find_predictor(settings.predictor)))
-    restored = restore(checkpoint, device)
     found = find_inputs(inputs, leave_out=out)
+    restored = restore(checkpoint, device)
+    try_detector(work.detector)
     shown, unreadable = 0, []
     table = Table(
         "input", "faces", "P(fake)", "", title=f"{checkpoint}: {restored.name} at step {restored.step}", title_justify="left"
