@@ -70,14 +70,14 @@ def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None
 QUIET = """
 import os, sys
 sys.path[:0] = {paths!r}
-from pathlib import Path
-from preprocessing_material import Squares
-from preprocessing.doctor import check
-from preprocessing.layouts import read_layout
-from preprocessing.pipeline import Settings, preprocess
-from preprocessing.work import Work
-from benchmark.predict import Input, _faces_of_image
 if __name__ == "__main__":
+    from pathlib import Path
+    from preprocessing_material import Squares
+    from preprocessing.doctor import check
+    from preprocessing.layouts import read_layout
+    from preprocessing.pipeline import Settings, preprocess
+    from preprocessing.work import Work
+    from benchmark.predict import _faces_of_image
     root = Path({root!r})
     check(root / "videos", "folder")
     check(root / "wild", "wilddeepfake")
