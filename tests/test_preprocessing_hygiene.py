@@ -81,10 +81,13 @@ if __name__ == "__main__":
     root = Path({root!r})
     check(root / "videos", "folder")
     check(root / "wild", "wilddeepfake")
-    for layout, folder, mode in (("folder", "videos", "dfb"), ("wilddeepfake", "wild", "strict")):
-        for workers in (1, 2):
-            settings = Settings(4, 64, mode)
-            preprocess(read_layout(root / folder, layout), root / f"{{folder}}{{workers}}", settings, workers, detector=Squares())
+    for layout, folder, mode, workers in (
+        ("folder", "videos", "dfb", 1),
+        ("folder", "videos", "dfb", 2),
+        ("wilddeepfake", "wild", "strict", 1),
+    ):
+        settings = Settings(4, 64, mode)
+        preprocess(read_layout(root / folder, layout), root / f"{{folder}}{{workers}}", settings, workers, detector=Squares())
     for image in sorted((root / "wild").rglob("*.*")):
         if image.is_file():
             _faces_of_image(image, Work(Settings(4, 64), Squares()))
