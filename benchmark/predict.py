@@ -21,8 +21,10 @@ from benchmark.evaluate import Diverged, score
 from detectors.base import Detector
 from preprocessing.codec import decode_image, read_image
 from preprocessing.faces import Face, Finder
+from preprocessing.frames import NOT_A_FILE, not_a_file
 from preprocessing.layouts import NO_COMPRESSION, Video
 from preprocessing.layouts.base import VIDEO_SUFFIXES, find_videos
+from preprocessing.quiet import no_stderr, quiet_opencv
 from preprocessing.strip import Tile, score_strip
 from preprocessing.work import WHOLE_VIDEO, FrameRow, Work
 
@@ -98,12 +100,15 @@ def find_inputs(given: Sequence[Path], leave_out: Path | None = None) -> list[In
         leave_out: a folder below the given ones that is not looked into: the one that results go to.
 
     Raises:
-        ConfigError: a path that does not exist, a folder without any video or image, or one that the results would go into.
+        ConfigError: a path that does not exist or is a pipe or a device, a folder without any video or image, or one that the
+            results would go into.
     """
     found: dict[str, Input] = {}
     for path in given:
         if not path.exists():
             raise ConfigError(f"{_text(path)} does not exist; give videos, images or folders of them")
+        if not_a_file(path):
+            raise ConfigError(f"{_text(path)} {NOT_A_FILE}; save what comes out of it to a file and give that")
         files = [path]
         if path.is_dir():
             files = find_videos(path, (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
@@ -163,20 +168,24 @@ def _faces_of_video(path: Path, work: Work) -> tuple[list[FrameRow], dict[int, I
 
 
 def _faces_of_image(path: Path, work: Work) -> tuple[list[FrameRow], dict[int, Image]]:
+    if not_a_file(path):
+        return [FrameRow(WHOLE_VIDEO, "unreadable", NOT_A_FILE)], {}
     try:
         data = path.read_bytes()
     except OSError as error:
         return [FrameRow(WHOLE_VIDEO, "unreadable", f"cannot be opened: {error.strerror}")], {}
     if not data:
         return [FrameRow(WHOLE_VIDEO, "unreadable", "the file is empty")], {}
-    bgr = read_image(data, cv2.IMREAD_COLOR)  # upright, as its EXIF data ask
+    quiet_opencv()
+    with no_stderr():
+        bgr = read_image(data, cv2.IMREAD_COLOR)  # upright, as its EXIF data ask
     if bgr is None:
         return [FrameRow(WHOLE_VIDEO, "unreadable", "is no image that OpenCV can decode")], {}
     image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
     face = Finder(work.detector, work.settings.size, work.settings.in_force).find(image)
     if isinstance(face, Face):
         return [FrameRow(0, "face")], {0: face.image}
-    return [FrameRow(0, face)], {}
+    return [FrameRow(0, str(face), face.reason)], {}
 
 
 class Results:

@@ -8,71 +8,73 @@ from __future__ import annotations
 import tarfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
 from preprocessing import codec
-from preprocessing.errors import PreprocessingError
 from preprocessing.faces import Detector, Image, Points
 from preprocessing.frames import UnreadableVideo
 from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Video
 from preprocessing.sampling import sample
 from preprocessing.settings import Settings
-from preprocessing.work import EncodedFace, FrameRow, VideoFaces, unreadable
+from preprocessing.work import WHOLE_VIDEO, EncodedFace, FrameRow, Parts, VideoFaces
 
 NO_LANDMARKS = "the crop is kept as it came; no landmarks were found in it"
 
 
-def take_crops(video: Video, settings: Settings, detector: Detector) -> VideoFaces:
-    """Everything a store keeps of a sequence of the kind "crops". One that cannot be read is a result, not an exception.
+def take_crops(video: Video, settings: Settings, detector: Detector) -> Iterator[VideoFaces]:
+    """Everything a store keeps of a sequence of the kind "crops", in parts.
+
+    An image whose name is no frame number of its own is not used: it has a ledger row with a number below -1.
 
     Args:
         video: a folder of images, or such a folder in a tar archive; an image's name is its frame number.
         settings: images sampled as its settings say are kept at `size`.
         detector: looks for landmarks.
+
+    Raises:
+        UnreadableVideo: if there are no images, or they cannot be read to their end.
     """
-    try:
-        return _take(video, settings, detector)
-    except UnreadableVideo as error:
-        return unreadable(video, str(error))
-
-
-def _take(video: Video, settings: Settings, detector: Detector) -> VideoFaces:
     seconds: defaultdict[str, float] = defaultdict(float)
+    found = Parts(video)
     start = time.perf_counter()
     try:
-        table = list_images(video.path, video.inside)
+        table, odd = list_images(video.path, video.inside)
+        if not table:
+            raise UnreadableVideo(odd[0] if odd else "no images")
+        for at, reason in enumerate(odd, start=1):
+            found.add(FrameRow(WHOLE_VIDEO - at, "unreadable", reason))
         numbers = list(table)
-        wanted = {
-            table[numbers[i]]: numbers[i]
-            for i in (sample(len(numbers), settings.sampling, settings.frames, settings.stride) if numbers else [])
-        }
-        images = {wanted[name]: image for name, image in read_images(video.path, video.inside, wanted)}
-    except PreprocessingError as error:
-        raise UnreadableVideo(str(error)) from error
+        sampled = (numbers[i] for i in sample(len(numbers), settings.sampling, settings.frames, settings.stride))
+        wanted = {table[number]: number for number in sampled}
+        for name, image in read_images(video.path, video.inside, wanted):
+            seconds["decode"] += time.perf_counter() - start
+            _add(found, wanted[name], image, settings, detector, seconds)
+            yield from found.full()
+            start = time.perf_counter()
     except (OSError, EOFError, tarfile.TarError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"damaged archive ({type(error).__name__})"
         raise UnreadableVideo(f"cannot be opened: {reason}") from error
-    if not images:
-        raise UnreadableVideo("no images")
-    seconds["decode"] = time.perf_counter() - start
-    rows, faces = [], []
-    for number, image in sorted(images.items()):
-        if image is None:
-            rows.append(FrameRow(number, "unreadable", "missing or damaged"))
-            continue
-        crop = fit(image, settings.size)
-        start = time.perf_counter()
-        points = find_landmarks(detector, crop)
-        seconds["landmarks"] += time.perf_counter() - start
-        start = time.perf_counter()
-        data = codec.encode_image(crop, settings.image_format)
-        faces.append(EncodedFace(number, data, codec.encode_array(points), None))
-        rows.append(FrameRow(number, "face", "" if len(points) else NO_LANDMARKS, codec.digest(crop, points, None)))
-        seconds["encode"] += time.perf_counter() - start
-    return VideoFaces(video, rows, faces, seconds=dict(seconds))
+    yield found.last(dict(seconds))
+
+
+def _add(
+    found: Parts, number: int, image: Image | None, settings: Settings, detector: Detector, seconds: defaultdict[str, float]
+) -> None:
+    if image is None:
+        found.add(FrameRow(number, "unreadable", "missing or damaged"))
+        return
+    start = time.perf_counter()
+    crop = fit(image, settings.size)
+    points = find_landmarks(detector, crop)
+    located = time.perf_counter()
+    seconds["landmarks"] += located - start
+    face = EncodedFace(number, codec.encode_image(crop, settings.image_format), codec.encode_array(points), None)
+    found.add(FrameRow(number, "face", "" if len(points) else NO_LANDMARKS, codec.digest(crop, points, None)), face)
+    seconds["encode"] += time.perf_counter() - located
 
 
 def fit(image: Image, size: int) -> Image:

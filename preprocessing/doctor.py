@@ -17,6 +17,7 @@ from preprocessing.layouts.base import find_videos, need_folder
 from preprocessing.peer_splits import read_peer_file, split_errors
 from preprocessing.peer_trees import count_errors, frame_errors, tree_errors
 from preprocessing.probe import File, Probe, estimate, probe_all
+from preprocessing.quiet import quiet_opencv
 from preprocessing.settings import Settings
 from preprocessing.store import FACES
 
@@ -69,6 +70,7 @@ def check(
     Raises:
         PreprocessingError: no such folder or layout. What is wrong with the dataset itself is a finding.
     """
+    quiet_opencv()
     folder = need_folder(Path(root).expanduser())
     said: list[str] = []
     found: list[Finding] = []
@@ -235,6 +237,9 @@ def _unreadable(root: Path, probes: Mapping[File, Probe]) -> Iterator[Finding]:
     ]
     if bad:
         yield Finding("error", f"{len(bad)} of {len(probes)} files cannot be read; download them again", _some(bad))
+    odd = [sentence for found in probes.values() for sentence in found.odd]
+    if odd:
+        yield Finding("warning", f"{len(odd)} images have no frame number of their own; they are left out", _some(odd))
 
 
 def _space(videos: Sequence[Video], probes: Mapping[File, Probe], out: Path, settings: Settings) -> Iterator[Finding]:

@@ -75,11 +75,17 @@ class Dlib:
         predictor: a dlib shape predictor with 68 or 81 points.
 
     The models are loaded at first use, once per process.
+
+    Raises:
+        PreprocessingError: if the file cannot be read; at first use, if it is no such predictor.
     """
 
     def __init__(self, predictor: Path) -> None:
         self.predictor = predictor
-        self.description = {"name": "dlib-hog", "predictor_sha256": sha256(predictor)}
+        try:
+            self.description = {"name": "dlib-hog", "predictor_sha256": sha256(predictor)}
+        except OSError as error:
+            raise PreprocessingError(f"predictor file {predictor} cannot be read: {error.strerror}; give another") from error
         self._models: tuple[Any, Any] | None = None
         self._pyramid: Pyramid | None = None
 
@@ -121,6 +127,15 @@ class Dlib:
         return {**self.__dict__, "_models": None, "_pyramid": None}
 
 
+def try_detector(detector: Detector) -> None:
+    """Make a detector load its models.
+
+    Raises:
+        PreprocessingError: if it cannot.
+    """
+    detector.boxes(np.zeros((64, 64, 3), np.uint8), 0)
+
+
 @dataclass(frozen=True)
 class Face:
     """An aligned face.
@@ -144,6 +159,19 @@ class Face:
 
 FACES = ("largest", "mask-overlap")
 """Which of several faces is taken."""
+BESIDE_MASK = "faces were found, but none that the mask covers"
+
+
+class NoFace(str):
+    """A status in place of a face, and the reason where there is more to say."""
+
+    reason: str
+
+    def __new__(cls, status: str, reason: str = "") -> NoFace:
+        """Take both."""
+        self = super().__new__(cls, status)
+        self.reason = reason
+        return self
 
 
 @dataclass
@@ -165,44 +193,45 @@ class Finder:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _hints: dict[int, int] = field(default_factory=dict)
 
-    def find(self, image: Image, mask: Image | None = None) -> Face | str:
+    def find(self, image: Image, mask: Image | None = None) -> Face | NoFace:
         """A face of an RGB frame, aligned; or a status.
 
         Args:
             image: (H, W, 3).
             mask: (H, W, 3); the face is taken whose box it covers best (intersection over union), the largest one without it, and
-                where it covers none.
+                where the mask is empty.
 
         Returns:
-            A face; "no_face" where the detector finds none, neither in the frame nor in the frame enlarged twice, or, where the
-            switches want a second detection, none in the crop; "no_landmarks" where the landmarks allow no alignment: the five
-            points fall together, or (strictly) fewer than half of all lie inside the image.
+            A face; "no_face" where the detector finds none, neither in the frame nor in the frame enlarged twice, or none that the
+            mask covers, or, where the switches want a second detection, none in the crop; "no_landmarks" where the landmarks allow
+            no alignment: the five points fall together, or (strictly) fewer than half of all lie inside the image.
         """
         start = time.perf_counter()
         box = self._box(image, mask)
         detected = time.perf_counter()
         self.seconds["detect"] += detected - start
-        if box is None:
-            return "no_face"
+        if not isinstance(box, Box):
+            return box
         points = self.detector.landmarks(image, box)
         located = time.perf_counter()
         self.seconds["landmarks"] += located - detected
         face = align(image, points, self.size, self.switches.similarity, MIN_INSIDE if self.switches.inside == "half" else 0.0)
         self.seconds["align"] += time.perf_counter() - located
         if face is None:
-            return "no_landmarks"
+            return NoFace("no_landmarks")
         return self._look_again(face) if self.switches.second_detection == "crop" else face
 
-    def _box(self, image: Image, mask: Image | None) -> Box | None:
+    def _box(self, image: Image, mask: Image | None) -> Box | NoFace:
         upsamples = (1,) if self.switches.first_detection == "enlarged" else (0, 1)
         if mask is not None and (mask > 1).any():
-            inside = np.asarray((mask > 1).any(axis=2))
+            inside, seen = np.asarray((mask > 1).any(axis=2)), False
             for upsample in upsamples:
                 covered = [(overlap(inside, box), box) for box in self.detector.boxes(image, upsample)]
                 best = max(covered, key=lambda c: c[0], default=None)
                 if best is not None and best[0] > 0:
                     return best[1]
-            return None  # another person's face must not stand for the forged one
+                seen = seen or best is not None
+            return NoFace("no_face", BESIDE_MASK if seen else "")  # another person's face must not stand for the forged one
         for upsample in upsamples:
             if isinstance(self.detector, FindsLargest):
                 box, hint = self.detector.largest(image, upsample, self._hints.get(upsample, 0))
@@ -211,16 +240,16 @@ class Finder:
                 box = max(self.detector.boxes(image, upsample), key=lambda b: b.area, default=None)
             if box is not None:
                 return box
-        return None
+        return NoFace("no_face")
 
-    def _look_again(self, face: Face) -> Face | str:
+    def _look_again(self, face: Face) -> Face | NoFace:
         start = time.perf_counter()
         crop = np.ascontiguousarray(face.image[..., ::-1]) if self.switches.crop_channels == "bgr" else face.image
         boxes = self.detector.boxes(crop, 1)
         detected = time.perf_counter()
         self.seconds["detect"] += detected - start
         if not boxes:
-            return "no_face"
+            return NoFace("no_face")
         box = boxes[0] if self.switches.crop_face == "first" else max(boxes, key=lambda b: b.area)
         points = self.detector.landmarks(crop, box)
         self.seconds["landmarks"] += time.perf_counter() - detected

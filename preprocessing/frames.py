@@ -27,6 +27,9 @@ Image = NDArray[np.uint8]
 _TIMED = {"mov", "mp4", "matroska", "webm"}
 
 
+NOT_A_FILE = "is a pipe or a device, no file"
+
+
 class UnreadableVideo(Exception):
     """A video that gives no frame at all; the text says why and holds no path."""
 
@@ -102,6 +105,7 @@ def read_frames(path: Path, index: FrameIndex, wanted: Iterable[int]) -> Iterato
         UnreadableVideo: if the file cannot be opened.
     """
     missing = set(wanted)
+    last = max(missing, default=-1)
     with _open(path) as (container, stream):
         numbered = (
             enumerate(_decode_all(container, stream)) if index.times is None else _decode_timed(container, stream, index, missing)
@@ -110,7 +114,7 @@ def read_frames(path: Path, index: FrameIndex, wanted: Iterable[int]) -> Iterato
             if number in missing and not frame.is_corrupt:
                 missing.discard(number)
                 yield number, to_rgb(frame)
-            if not missing or number >= max(missing):
+            if not missing or number >= last:
                 break
     for number in sorted(missing):
         yield number, None
@@ -129,8 +133,15 @@ def to_rgb(frame: VideoFrame) -> Image:
     return np.asarray(cv2.cvtColor(upright, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+def not_a_file(path: Path) -> bool:
+    """Whether something other than a file or a folder lies there: opening it might wait for ever."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    if not_a_file(path):
+        raise UnreadableVideo(NOT_A_FILE)
     if path.is_file() and path.stat().st_size == 0:
         raise UnreadableVideo("the file is empty")
     try:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.codec import read_image
-from preprocessing.errors import PreprocessingError
+from preprocessing.quiet import no_stderr
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
+LAST_NUMBER = 10**9
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 Image = NDArray[np.uint8]
@@ -47,8 +48,8 @@ def find_sequences(source: Path) -> list[str]:
         return sorted({PurePosixPath(m.name).parent.as_posix() for m in archive if m.isfile() and _is_image(m.name)})
 
 
-def list_images(path: Path, inside: str) -> dict[int, str]:
-    """Frame number -> file name, of one sequence, in order.
+def list_images(path: Path, inside: str) -> tuple[dict[int, str], list[str]]:
+    """The images of one sequence: frame number -> file name, in order; and a sentence for each image without a number of its own.
 
     Args:
         path: a folder, or an archive.
@@ -56,7 +57,6 @@ def list_images(path: Path, inside: str) -> dict[int, str]:
 
     Raises:
         OSError, EOFError, tarfile.TarError: if it cannot be read.
-        PreprocessingError: if an image's name is no number, or two have one number.
     """
     if inside:
         with tarfile.open(path) as archive:
@@ -64,14 +64,16 @@ def list_images(path: Path, inside: str) -> dict[int, str]:
     else:
         names = [entry.name for entry in os.scandir(path) if entry.is_file()]
     table: dict[int, str] = {}
-    for name in filter(_is_image, names):
-        stem = PurePosixPath(name).stem
-        if not stem.isdecimal():
-            raise PreprocessingError(f"image name '{PurePosixPath(name).name}' is no frame number")
-        if int(stem) in table:
-            raise PreprocessingError(f"two images have the frame number {int(stem)}")
-        table[int(stem)] = name
-    return dict(sorted(table.items()))
+    odd: list[str] = []
+    for name in sorted({name for name in names if _is_image(name)}):
+        base, stem = PurePosixPath(name).name, PurePosixPath(name).stem
+        # Names of any bytes are legal; the ledger holds text.
+        said = base.encode(errors="backslashreplace").decode()
+        if not stem.isdecimal() or int(stem) > LAST_NUMBER:
+            odd.append(f"image name '{said}' is no frame number")
+        elif table.setdefault(int(stem), name) != name:
+            odd.append(f"image '{said}' has the frame number of '{PurePosixPath(table[int(stem)]).name}'")
+    return dict(sorted(table.items())), odd
 
 
 def read_images(path: Path, inside: str, names: Iterable[str]) -> Iterator[tuple[str, Image | None]]:
@@ -100,5 +102,6 @@ def _is_image(name: str) -> bool:
 
 
 def _decode(data: bytes) -> Image | None:
-    image = read_image(data, cv2.IMREAD_COLOR)
+    with no_stderr():
+        image = read_image(data, cv2.IMREAD_COLOR)
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -6,17 +6,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from preprocessing.codec import check_format
 from preprocessing.errors import PreprocessingError
-from preprocessing.faces import Detector, Dlib
+from preprocessing.faces import Detector, Dlib, try_detector
 from preprocessing.layouts import Video, check_unique
 from preprocessing.predictor import find_predictor
 from preprocessing.settings import Settings
-from preprocessing.store import INFO, read_info, video_key
+from preprocessing.store import FACES, INFO, read_info, video_key
 from preprocessing.work import STATUSES, VideoFaces, Work, unreadable
 from preprocessing.workers import Crash, parallel
 from preprocessing.writer import StoreWriter, describe
@@ -113,6 +114,9 @@ def preprocess(
     if (out / INFO).exists():
         read_info(out)  # refuses another format version before anything is touched
     work = Work(settings, detector or Dlib(find_predictor(settings.predictor)))
+    if not (out / FACES).exists():
+        # Before a store is begun. With worker processes the models are theirs: a copy, which has none of its own, is tried instead.
+        try_detector(work.detector if workers == 1 else copy(work.detector))
     summary = Summary(out, notes=_one_label_only(videos))
     with StoreWriter(out, settings.recorded(work.detector)) as writer:
         # Without the frames: the records of a big dataset would fill the memory.
@@ -130,7 +134,8 @@ def preprocess(
                     start = time.perf_counter()
                     writer.add(done)
                     summary.seconds["write"] += time.perf_counter() - start
-                    _account(summary, done, on_video)
+                    if not done.more:
+                        _account(summary, done, on_video)
             info = writer.finish()
         summary.errors = [(video_key(r), r["error"]) for r in writer.records() if r["error"] is not None]
     summary.counts = info["counts"]
@@ -156,9 +161,10 @@ def _check_crops(videos: Sequence[Video], settings: Settings) -> None:
 
 def _run(work: Work, videos: list[Video], workers: int) -> Generator[VideoFaces, None, None]:
     if workers == 1 or len(videos) < 2:
-        yield from map(work, videos)
+        for video in videos:
+            yield from work.parts(video)
         return
-    with closing(parallel(work, videos, min(workers, len(videos)))) as results:
+    with closing(parallel(work.parts, videos, min(workers, len(videos)))) as results:
         for video, done in results:
             if isinstance(done, Crash):
                 yield unreadable(video, "decoding it ends the process")

@@ -12,6 +12,7 @@ import av
 from av.error import FFmpegError
 
 from preprocessing.errors import PreprocessingError
+from preprocessing.frames import NOT_A_FILE, not_a_file
 from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Video
 from preprocessing.sampling import sample
@@ -32,10 +33,12 @@ class Probe:
     Attributes:
         reason: why the file cannot be read, or None.
         frames: how many frames it has; None where the header does not say, as in Matroska.
+        odd: a sentence for each image that has no frame number of its own and is left out.
     """
 
     reason: str | None = None
     frames: int | None = None
+    odd: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> Probe:
     """Read a video's header, or list a sequence's images and decode the first. Nothing else is decoded."""
     try:
         if kind == "crops":
-            names = list(list_images(path, inside).values())
-            images = list(read_images(path, inside, names[:1]))
-            reason = "no images" if not images else "the first image cannot be decoded" if images[0][1] is None else None
-            return Probe(reason, len(names))
+            table, odd = list_images(path, inside)
+            images = list(read_images(path, inside, list(table.values())[:1]))
+            if not images:
+                return Probe(odd[0] if odd else "no images", 0, tuple(odd))
+            return Probe("the first image cannot be decoded" if images[0][1] is None else None, len(table), tuple(odd))
         if path.is_symlink() and not path.exists():
             return Probe("a link to nowhere")
+        if not_a_file(path):
+            return Probe(NOT_A_FILE)
         if path.stat().st_size == 0:
             return Probe("the file is empty")
         with av.open(str(path)) as container:
@@ -73,8 +79,6 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> Probe:
             if not count and stream.average_rate and container.duration:
                 count = round(container.duration / av.time_base * stream.average_rate)
             return Probe(None if stream.width and stream.height else "no picture size in the header", count or None)
-    except PreprocessingError as error:
-        return Probe(str(error))
     except (FFmpegError, OSError, EOFError, tarfile.TarError) as error:
         return Probe(f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}")
 

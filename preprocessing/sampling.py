@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from preprocessing.frames import spread
 
 SAMPLINGS = ("fixed-number", "fixed-stride", "every")
@@ -21,7 +23,7 @@ def stand_ins(failed: int, sampled: list[int], count: int) -> list[int]:
 
     They lie nearer to `failed` than to any other sampled frame, so no frame stands in twice and none is sampled itself.
     """
-    at = sampled.index(failed)
+    at = bisect_left(sampled, failed)
     before = failed - sampled[at - 1] if at > 0 else 2 * REACH + 1
     after = sampled[at + 1] - failed if at + 1 < len(sampled) else 2 * REACH + 1
     candidates = []

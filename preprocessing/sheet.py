@@ -14,6 +14,7 @@ import PIL.ImageFont
 
 from preprocessing.errors import PreprocessingError, did_you_mean
 from preprocessing.store import FaceStore, face_key
+from preprocessing.work import WHOLE_VIDEO
 
 PAPER, INK, FAINT = (250, 250, 250), (30, 30, 30), (140, 140, 140)
 GAP_FILL = {"no_face": (228, 228, 228), "no_landmarks": (250, 226, 190), "unreadable": (248, 205, 205)}
@@ -86,12 +87,17 @@ def contact_sheet(
                 draw.rectangle((left, top, left + tile - 1, top + tile - 1), fill=GAP_FILL[row["status"]])
                 _text(draw, (left + 6, top + tile // 2 - 6), row["status"].replace("_", " "), INK)
             frame = int(row["frame"])
-            _text(draw, (left, top + tile + 1), f"frame {frame}" if frame >= 0 else "whole video", FAINT)
+            _text(draw, (left, top + tile + 1), caption(frame), FAINT)
     try:
         sheet.save(Path(path).expanduser(), "PNG")
     except OSError as error:
         raise PreprocessingError(f"cannot write the contact sheet {path}: {error.strerror or error}; give another path") from error
     return said
+
+
+def caption(frame: int) -> str:
+    """What a row of the ledger is about: a frame, the whole video, or an image without a frame number."""
+    return f"frame {frame}" if frame >= 0 else "whole video" if frame == WHOLE_VIDEO else "no number"
 
 
 def _only(ledger: pd.DataFrame, store: FaceStore, column: str, names: Sequence[str] | None) -> pd.DataFrame:

@@ -54,18 +54,27 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
         while True:
             task = connection.recv()
             try:
-                answer = ("done", work(task))
+                for answer in _answers(work(task)):
+                    connection.send(answer)
             except PreprocessingError as error:
-                answer = ("refused", str(error))
+                connection.send(("refused", str(error)))
             except Exception:
-                answer = ("failed", traceback.format_exc())
-            connection.send(answer)
+                connection.send(("failed", traceback.format_exc()))
     except (EOFError, OSError):
         return  # the parent is gone or needs no more
 
 
+def _answers(parts: Iterator[Any]) -> Iterator[tuple[str, Any]]:
+    """The last part is marked, so that the parent gives the next task before it looks at it."""
+    held = next(parts)
+    for part in parts:
+        yield "part", held
+        held = part
+    yield "done", held
+
+
 def parallel(
-    work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
+    work: Callable[[Task], Iterator[Result]], tasks: Iterable[Task], workers: int
 ) -> Generator[tuple[Task, Result | Crash], None, None]:
     """Do tasks in `workers` processes; results come in order of completion.
 
@@ -73,12 +82,13 @@ def parallel(
     generator (or an exception in its consumer) ends the processes.
 
     Args:
-        work: picklable; every process gets a copy.
+        work: picklable, one for each process. It gives the result in parts, one at least; a process holds two of them at most.
         tasks: picklable.
         workers: number of processes.
 
     Yields:
-        (task, result), or (task, Crash) where the task ended two processes in a row.
+        (task, part) for every part in order, or (task, Crash) where the task ended two processes in a row. After a first such end
+        the parts come again from the first.
 
     Raises:
         PreprocessingError: as raised by `work`; or where a process is killed from outside, as it is when memory runs out.
@@ -112,6 +122,10 @@ def parallel(
                     continue
                 if kind == "ready":
                     started.add(connection)
+                    continue
+                if kind == "part":
+                    assert worker.task is not None
+                    yield worker.task, value
                     continue
                 if kind == "refused":
                     raise PreprocessingError(value)

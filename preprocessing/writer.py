@@ -1,29 +1,30 @@
 """Writing a store so that it can be killed at any moment.
 
-Every video is one LMDB transaction: its faces and its record appear together or not at all. A store without store.json is
-unfinished and is continued by opening it for writing again.
+A video's record appears in the LMDB transaction that brings the last of its faces. A long video comes in parts, a transaction each;
+until its record is there a mark says that it was begun, and what is marked is dropped when the store is opened for writing again. A
+store without store.json is unfinished and is continued by opening it so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from preprocessing.begun import drop_some, is_there, mark, marked
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA, Video
 from preprocessing.notes import notes
@@ -41,12 +42,14 @@ from preprocessing.store import (
     is_open_for_reading,
     table_rows,
 )
+from preprocessing.versions import library_versions
 from preprocessing.work import STATUSES, VideoFaces
 
 LOCK = "preprocess.lock"
 ALMOST_NOTHING = 1 << 20
 """A disk with fewer bytes free is full: one video's faces do not fit."""
-LIBRARIES = ("av", "opencv-python-headless", "dlib-bin", "dlib", "lmdb", "numpy", "pandas", "pillow", "pyarrow")
+
+Result = TypeVar("Result")
 
 
 class StoreWriter:
@@ -67,6 +70,8 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         file = os.path.realpath(self.out / FACES)
+        new = not os.path.lexists(self.out / FACES)
+        made = next((folder for folder in reversed((self.out, *self.out.parents)) if not folder.exists()), None)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.out / LOCK)
@@ -74,6 +79,7 @@ class StoreWriter:
         except Timeout:
             raise PreprocessingError(f"another process is writing to {self.out}; wait for it or give another folder") from None
         except OSError as error:
+            _remove_folders(self.out, made)
             raise PreprocessingError(f"cannot write to {self.out}: {error.strerror}; give another folder") from error
         try:
             if is_open_for_reading(file):
@@ -87,8 +93,13 @@ class StoreWriter:
                 ) from error
             self._check_length()
             self._check_settings()
+            self._drop_begun()
         except BaseException:
-            self.__exit__(None, None, None)
+            if hasattr(self, "_env"):
+                self._env.close()
+            if new:
+                _remove(self.out, made)
+            self._lock.release()
             raise
         return self
 
@@ -129,9 +140,13 @@ class StoreWriter:
         (self.out / INFO).unlink(missing_ok=True)
 
     def add(self, done: VideoFaces) -> None:
-        """Put one video into the store, whole, in one transaction. A video that is already there is replaced."""
-        record = to_record(done)
+        """Put one video into the store, or a part of it, in one transaction. A video that is already there is replaced.
+
+        Until its last part is there, a video counts as not done: `records` does not have it.
+        """
         key = done.video.key
+        if done.part == 0:
+            self._drop(key)
 
         def put(transaction: lmdb.Transaction) -> None:
             for face in done.faces:
@@ -140,9 +155,26 @@ class StoreWriter:
                 transaction.put(at, face.landmarks, db=self._databases["landmarks"])
                 if face.mask is not None:
                     transaction.put(at, face.mask, db=self._databases["masks"])
-            transaction.put(key.encode(), json.dumps(record).encode(), db=self._databases["videos"])
+            if done.more:
+                transaction.put(mark(key), b"", db=self._databases["meta"])
+            else:
+                transaction.put(key.encode(), json.dumps(to_record(done)).encode(), db=self._databases["videos"])
+                transaction.delete(mark(key), db=self._databases["meta"])
 
         self._write(put)
+
+    def _drop(self, key: str) -> None:
+        """Forget a video that is there, whole or in part."""
+        with self._env.begin() as transaction:
+            dropping = is_there(transaction, self._databases, key)
+        while dropping:
+            dropping = self._write(lambda t: drop_some(t, self._databases, key))
+
+    def _drop_begun(self) -> None:
+        with self._env.begin() as transaction:
+            keys = marked(transaction, self._databases)
+        for key in keys:
+            self._drop(key)
 
     def finish(self) -> dict[str, Any]:
         """Write the tables and, last and atomically, store.json. Returns its content."""
@@ -171,12 +203,11 @@ class StoreWriter:
             ) from error
         return info
 
-    def _write(self, put: Callable[[lmdb.Transaction], object]) -> None:
+    def _write(self, put: Callable[[lmdb.Transaction], Result]) -> Result:
         while True:
             try:
                 with self._env.begin(write=True) as transaction:
-                    put(transaction)
-                return
+                    return put(transaction)
             except lmdb.MapFullError:
                 # The aborted transaction left nothing behind: enlarge the map and do it again.
                 self._enlarge(2 * int(self._env.info()["map_size"]))
@@ -205,6 +236,22 @@ def reason(folder: Path, error: Exception) -> str:
     if isinstance(error, lmdb.Error):
         return f"{said} ({free / 1e6:.0f} MB are free; a quota or a limit on file sizes may be reached, or the disk fails)"
     return said
+
+
+def _remove(out: Path, made: Path | None) -> None:
+    """Leave nothing of a store that could not be begun: its files and, where folders were made for it, those."""
+    for name in (FACES, f"{FACES}-lock", *((LOCK,) if made else ())):
+        with contextlib.suppress(OSError):
+            (out / name).unlink()
+    _remove_folders(out, made)
+
+
+def _remove_folders(out: Path, made: Path | None) -> None:
+    for folder in (out, *out.parents) if made else ():
+        with contextlib.suppress(OSError):  # it was not made after all, or somebody else uses it
+            folder.rmdir()
+        if folder == made:
+            return
 
 
 def _beside(path: Path) -> Path:
@@ -244,14 +291,3 @@ def write_table(file: Path, columns: list[str], records: Iterable[Record]) -> No
         while part := list(islice(remaining, 1000)):
             rows = [dict(zip(columns, row, strict=True)) for record in part for row in table_rows(record, columns)]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what content depends on, as installed; recorded, not part of the fingerprint."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

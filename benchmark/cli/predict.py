@@ -52,14 +52,16 @@ def predict(
     from benchmark.predict import Results, find_inputs
     from benchmark.predict import predict as predict_inputs
     from benchmark.restore import restore
+    from preprocessing.faces import try_detector
     from preprocessing.modes import parse_switches
 
     load(plugin)
     check_device(device)
+    found = find_inputs(inputs, leave_out=out)
     restored = restore(checkpoint, device)
     changes = parse_switches(switch or [])
     making = settings_like(restored.faces, str(checkpoint), mode=mode, switches=changes, predictor=predictor, frames=frames)
-    found = find_inputs(inputs, leave_out=out)
+    try_detector(making.work.detector)
     for sentence in making.warnings:
         warn(sentence)
     for sentence in restored.notes:

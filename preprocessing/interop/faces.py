@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from preprocessing import codec
 from preprocessing.interop.index import Place
 from preprocessing.interop.sources import Source
 from preprocessing.layouts import Video
-from preprocessing.work import EncodedFace, FrameRow, VideoFaces, unreadable
+from preprocessing.quiet import no_stderr, quiet_opencv
+from preprocessing.work import EncodedFace, FrameRow, Parts, VideoFaces, unreadable
 
 Image = NDArray[np.uint8]
 
@@ -49,40 +51,37 @@ class Listed:
 
 @dataclass(frozen=True)
 class Importing:
-    """Sources and format, bound: `work(listed)` does one video. Picklable."""
+    """Sources and format, bound: `work(listed)` does one video, in parts. Picklable."""
 
     sources: dict[str, Source]
     image_format: str
 
-    def __call__(self, listed: Listed) -> VideoFaces:
-        """Read, check and encode. What is missing or damaged is a row of the ledger, not an exception."""
+    def __call__(self, listed: Listed) -> Iterator[VideoFaces]:
+        """Read, check and encode; the video comes in parts. What is missing or damaged is a row of the ledger, not an exception."""
         cv2.setNumThreads(1)  # parallelism is over videos
+        quiet_opencv()
         if not listed.frames:
-            return unreadable(listed.video, NO_FRAMES)
-        source = self.sources[listed.video.dataset]
-        rows, faces = [], []
+            yield unreadable(listed.video, NO_FRAMES)
+            return
+        found = Parts(listed.video)
         for number, place in sorted(listed.frames.items()):
-            data = source.read(place)
-            image = None if data is None else _image(data)
-            if data is None or image is None:
-                rows.append(FrameRow(number, "unreadable", MISSING if data is None else NO_IMAGE))
-                continue
-            landmarks, why = _landmarks(source.read(beside(place, "landmarks", ".npy")), max(image.shape))
-            mask, masked = _mask(source.read(listed.masks.get(number, beside(place, "masks"))), image)
-            lossy = LOSSY if data.startswith(b"\xff\xd8") else ""
-            reason = "; ".join(filter(None, (why, masked, lossy)))
-            faces.append(
-                EncodedFace(
-                    number,
-                    self._encode(data, image),
-                    codec.encode_array(landmarks),
-                    None if mask is None else codec.encode_image(mask, "png"),
-                )
-            )
-            rows.append(FrameRow(number, "face", reason, codec.digest(image, landmarks, mask)))
-        if not faces and {row.reason for row in rows} == {MISSING}:
-            return VideoFaces(listed.video, rows, error="none of its frames is in the source")
-        return VideoFaces(listed.video, rows, faces)
+            found.add(*self._frame(listed, number, place))
+            yield from found.full()
+        missing = all(row.reason == MISSING for row in found.rows.values())
+        yield found.last({}, "none of its frames is in the source" if missing else None)
+
+    def _frame(self, listed: Listed, number: int, place: Place) -> tuple[FrameRow, EncodedFace | None]:
+        source = self.sources[listed.video.dataset]
+        data = source.read(place)
+        image = None if data is None else _image(data)
+        if data is None or image is None:
+            return FrameRow(number, "unreadable", MISSING if data is None else NO_IMAGE), None
+        landmarks, why = _landmarks(source.read(beside(place, "landmarks", ".npy")), max(image.shape))
+        mask, masked = _mask(source.read(listed.masks.get(number, beside(place, "masks"))), image)
+        reason = "; ".join(filter(None, (why, masked, LOSSY if data.startswith(b"\xff\xd8") else "")))
+        encoded_mask = None if mask is None else codec.encode_image(mask, "png")
+        face = EncodedFace(number, self._encode(data, image), codec.encode_array(landmarks), encoded_mask)
+        return FrameRow(number, "face", reason, codec.digest(image, landmarks, mask)), face
 
     def _encode(self, data: bytes, image: Image) -> bytes:
         # A PNG that is to be a PNG stays the very file.
@@ -96,14 +95,16 @@ def beside(place: Place, kind: str, suffix: str | None = None) -> Place:
 
 
 def _image(data: bytes) -> Image | None:
-    raw = codec.read_image(data, cv2.IMREAD_UNCHANGED)
-    return None if raw is None or raw.dtype != np.uint8 else codec.decode_image(data)
+    with no_stderr():
+        raw = codec.read_image(data, cv2.IMREAD_UNCHANGED)
+        return None if raw is None or raw.dtype != np.uint8 else codec.decode_image(data)
 
 
 def _mask(data: bytes | None, image: Image) -> tuple[Image | None, str]:
     if data is None:
         return None, ""
-    mask = codec.read_image(data, cv2.IMREAD_GRAYSCALE)
+    with no_stderr():
+        mask = codec.read_image(data, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         return None, BAD_MASK
     return (np.asarray(mask, dtype=np.uint8), "") if mask.shape == image.shape[:2] else (None, OTHER_SIZE)

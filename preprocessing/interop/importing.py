@@ -200,6 +200,8 @@ def _fill(
             with closing(_run(work, todo, workers)) as results:
                 for faces in results:
                     writer.add(faces)
+                    if faces.more:
+                        continue
                     summary.processed += 1
                     if on_video is not None:
                         on_video(done + summary.processed, len(listed))
@@ -230,7 +232,8 @@ def _known(out: Path, listed: list[Listed], records: Iterable[Record]) -> dict[s
 
 def _run(work: Importing, listed: list[Listed], workers: int) -> Generator[VideoFaces, None, None]:
     if workers == 1 or len(listed) < 2:
-        yield from map(work, listed)
+        for one in listed:
+            yield from work(one)
         return
     with closing(parallel(work, listed, min(workers, len(listed)))) as results:
         for one, done in results:
