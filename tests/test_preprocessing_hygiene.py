@@ -17,13 +17,14 @@ from benchmark.config import ConfigError
 from benchmark.predict import find_inputs, predict
 from detectors import DETECTORS
 from preprocessing.codec import read_image
-from preprocessing.doctor import check, probe
+from preprocessing.doctor import check
 from preprocessing.errors import PreprocessingError
 from preprocessing.faces import BESIDE_MASK
 from preprocessing.frames import NOT_A_FILE
 from preprocessing.layouts import Video, read_layout
 from preprocessing.pipeline import Settings, preprocess
 from preprocessing.predictor import find_predictor
+from preprocessing.probe import probe
 from preprocessing.quiet import no_stderr
 from preprocessing.sheet import contact_sheet
 from preprocessing.store import FaceStore
@@ -211,7 +212,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
         assert summary.warnings == [("toy/none/x/masked", f"frame 0: mask: {NOT_A_FILE}")]
     for name in ("pipe.mp4", "pipe.png", "device.mp4"):
         if not name.endswith("png"):
-            assert probe(tmp_path / name) == NOT_A_FILE
+            assert probe(tmp_path / name).reason == NOT_A_FILE
         with pytest.raises(ConfigError, match=rf"{name} {NOT_A_FILE}; save"):
             find_inputs([tmp_path / name])
     with pytest.raises(PreprocessingError, match="is no folder"):
