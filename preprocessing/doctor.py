@@ -230,14 +230,14 @@ def _probe(
 
 
 def _unreadable(root: Path, probes: Mapping[File, Probe]) -> Iterator[Finding]:
-    bad = [
-        f"{path.relative_to(root) if path.is_relative_to(root) else path}{' ' + inside if inside else ''}: {found.reason}"
-        for (path, _, inside), found in probes.items()
-        if found.reason is not None
-    ]
+    def where(file: File) -> str:
+        path, _, inside = file
+        return f"{path.relative_to(root) if path.is_relative_to(root) else path}{' ' + inside if inside else ''}"
+
+    bad = [f"{where(file)}: {found.reason}" for file, found in probes.items() if found.reason is not None]
     if bad:
         yield Finding("error", f"{len(bad)} of {len(probes)} files cannot be read; download them again", _some(bad))
-    odd = [sentence for found in probes.values() for sentence in found.odd]
+    odd = [f"{where(file)}: {why}" for file, found in probes.items() if found.reason is None for why in found.odd]
     if odd:
         yield Finding("warning", f"{len(odd)} images have no frame number of their own; they are left out", _some(odd))
 
