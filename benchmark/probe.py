@@ -6,8 +6,9 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ def probe_sharpness(
     stores = open_stores(cell, data)
     now = {name: store.fingerprint for name, store in stores.items()}
     check_same(trained.path, then, now, "content of store")
-    identity = {"checkpoint": provenance.file_hash(trained.path), "code": provenance.code_hash(), "stores": now}
+    identity: dict[str, Any] = {"checkpoint": provenance.file_hash(trained.path), "code": provenance.code_hash(), "stores": now}
     if trained.report.exists():
         before = SharpnessReport.load(trained.report)
         if before.model_dump(include={*identity, "settings"}) == {**identity, "settings": settings.model_dump()}:
@@ -132,9 +133,10 @@ def probe_sharpness(
     of_store = {"train": cell.train.store, "val": cell.train.store, **{test.name: test.store for test in cell.tests}}
     sets = []
     for name, chosen in {"train": (rows, methods), **evaluated}.items():
-        cache = CachedImages(stores[of_store[name]], restored.detector.size)
-        part, frames = name, FaceFrames(*chosen, cache.images)
-        sets.append(_probe_set(part, roles[part], of_store[part], restored.detector, frames, settings, report))
+        store = of_store[name]
+        images = CachedImages(stores[store], restored.detector.size, partial(report, f"decode {store}")).images
+        frames = FaceFrames(*chosen, images)
+        sets.append(_probe_set(name, roles[name], store, restored.detector, frames, settings, report))
     found = SharpnessReport(
         cell=cell.id,
         detector=cell.detector.title,
@@ -161,6 +163,7 @@ def _probe_set(
     settings: ProbeSettings,
     report: Report,
 ) -> ProbedSet:
+    """Sharpness and eigenvalue on a fixed choice of the faces."""
     positions = fixed_choice(frames, settings.faces, settings.seed)
     chosen = frames.rows.iloc[positions]
     device = next(detector.parameters()).device
@@ -188,7 +191,7 @@ def _probe_set(
         n_fake=int((chosen["label"] == 1).sum()),
         keys=hashlib.sha256("\n".join(chosen["key"].astype(str)).encode()).hexdigest(),
         loss=_finite(loss),
-        rises=tuple(Rise(**{key: _finite(value) for key, value in asdict(rise).items()}) for rise in rises),
+        rises=tuple(Rise.model_validate({key: _finite(value) for key, value in asdict(rise).items()}) for rise in rises),
         eigenvalue=_finite(top.value),
         residual=_finite(top.residual),
         products=top.products,
