@@ -26,8 +26,11 @@ from results.record import Diagnostics
 RADIUS = 0.05
 """Every run measures its sharpness gap at this radius, SAM's, so that optimizers can be compared; a rule's own comes beside it."""
 
-SHARE = 0.01
-"""At most so much of the passes of training may the looks cost where the steps between them are chosen by themselves."""
+SHARE = 0.0075
+"""At most so much of the passes of training may the looks cost where the steps between them are chosen by themselves.
+
+With norms and inner products, which are no passes, that stays below one hundredth of training's time.
+"""
 
 FEWEST = 10
 """So many looks at least make a curve; a run too short for them within `SHARE` looks at evaluations instead, at most so often."""
@@ -83,7 +86,7 @@ def schedule(every: int | Literal["auto"], steps: int, evaluations: Collection[i
     step_passes = rule.passes(domains)
     if every == "auto":
         k = math.ceil(passes / (SHARE * step_passes))
-        chosen, reason = list(range(k, steps + 1, k)), f"every {k} steps, for at most {SHARE:.0%} of the passes"
+        chosen, reason = list(range(k, steps + 1, k)), f"every {k} steps, for at most {SHARE:.2%} of the passes"
         if len(chosen) < FEWEST:
             chosen = sorted(evaluations)[:: -math.ceil(len(evaluations) / FEWEST)]
             reason = (

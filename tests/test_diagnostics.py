@@ -168,7 +168,7 @@ def test_a_radius_in_another_norm_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_long_runs_pay_at_most_one_hundredth(name: str) -> None:
+def test_long_runs_pay_less_than_one_hundredth(name: str) -> None:
     steps = 50_000
     plan = schedule("auto", steps, {steps}, OPTIMIZERS.build(name), 4)
     assert len(plan.steps) >= FEWEST
