@@ -89,9 +89,7 @@ def schedule(every: int | Literal["auto"], steps: int, evaluations: Collection[i
         chosen, reason = list(range(k, steps + 1, k)), f"every {k} steps, for at most {SHARE:.2%} of the passes"
         if len(chosen) < FEWEST:
             chosen = sorted(evaluations)[:: -math.ceil(len(evaluations) / FEWEST)]
-            reason = (
-                f"at {len(chosen)} of {len(evaluations)} evaluations, since every {k} steps would be too rarely in {steps} steps"
-            )
+            reason = f"at {len(chosen)} of {len(evaluations)} evaluations: {steps} steps are too few to look every {k}"
     elif every:
         chosen, reason = list(range(every, steps + 1, every)), f"every {every} steps, as asked for"
     else:
@@ -202,7 +200,7 @@ def _geometry(whole: Remembering, rhos: Iterable[float]) -> dict[Key, Tensor]:
         found[("gradient_norm", one.domain, None)] = norm
         for j, other in enumerate(domains[: i + 1]):
             cosine = gradients[i].dot(gradients[j]) / ((norm + TINY) * (lengths[j] + TINY))
-            found[(COSINE, one.domain, other.domain)] = found[(COSINE, other.domain, one.domain)] = cosine
+            found[(COSINE, other.domain, one.domain)] = found[(COSINE, one.domain, other.domain)] = cosine
     for rho in rhos:
         ascent = rho / (length + TINY) * mean
         gaps = [d.value(ascent) - d.loss for d in domains]
