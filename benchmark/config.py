@@ -125,6 +125,16 @@ class Protocol(Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
     augment: Literal["none", "flip", "light"] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
+    diagnostics_every: int | Literal["auto"] = Field(
+        "auto", description="steps from one look at gradients and sharpness to the next; 0: none. Changes no number that is trained"
+    )
+
+    @field_validator("diagnostics_every", mode="before")
+    @classmethod
+    def _every(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError("must be auto, a number of steps, or 0 for none")
+        return value
 
 
 class Cell(Strict):
@@ -143,8 +153,13 @@ class Cell(Strict):
 
     @property
     def id(self) -> str:
-        """Readable slug and a short hash of the resolved settings. Plug-in paths do not count: they differ between machines."""
-        settings = self.model_dump(mode="json", exclude={"plugins", "grid", "part"})
+        """Readable slug and a short hash of the resolved settings.
+
+        Plug-in paths do not count, since they differ between machines, nor does how often one looks at the gradients.
+        """
+        settings = self.model_dump(
+            mode="json", exclude={"plugins": True, "grid": True, "part": True, "protocol": {"diagnostics_every"}}
+        )
         # Younger than the first cells, which picked evenly and keep their ids.
         for part in (settings["train"], *settings["tests"]):
             if part["frame_pick"] == "uniform":

@@ -91,6 +91,18 @@ class BatchObjective:
         leaves = self.parameters if wrt is None else list(wrt)
         return self._pass(at, lambda loss: _derivative(loss, leaves))
 
+    def value(self, at: Vector | None = None) -> Tensor:
+        """The mean loss at theta or theta + `at` without its gradient; detached, on the device."""
+        losses: list[Tensor] = []
+
+        def note(loss: Tensor) -> Vector:
+            losses.append(loss.detach())
+            return Vector({})
+
+        with torch.no_grad():
+            self._pass(at, note)
+        return torch.stack(losses).sum()
+
     def hessian_product(self, vector: Vector, at: Vector | None = None) -> Vector:
         """H(theta + `at`) `vector`, by double backward."""
 
@@ -212,6 +224,16 @@ def _frozen(detector: nn.Module) -> Iterator[None]:
                 torch._foreach_copy_([buffer for _, _, buffer in others], saved)
         for module, name, buffer in others:  # a forward pass may also have put another tensor in its place
             module._buffers[name] = buffer
+
+
+@contextmanager
+def undisturbed(detector: nn.Module, device: torch.device) -> Iterator[None]:
+    """Passes in here leave no trace: no buffer of the detector changes, and torch's generators stand afterwards where they stood.
+
+    For a look at the loss beside training. (Weights come home after every pass anyway.)
+    """
+    with _frozen(detector), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 def _generators(device: torch.device) -> tuple[Tensor, Tensor | None]:

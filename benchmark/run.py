@@ -22,8 +22,10 @@ from torch.utils.tensorboard import SummaryWriter
 from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, split_warnings
+from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
+from benchmark.objective import BatchObjective
 from benchmark.seeding import random_state, restore_random_state, seed_everything
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
@@ -32,6 +34,7 @@ from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from preprocessing.store import FaceStore
+from results.diagnostics import FILE, Row, table
 from results.record import FORMAT, DetectorUsed, Measure, OptimizerUsed, Provenance, Record
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -174,9 +177,9 @@ class _Run:
         (self.folder / "cell.yaml").write_text(yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
         self._build()
         start = self._resume()
-        self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start or None)
+        self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
-            train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start)
+            train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
         finally:
             self.writer.close()
         record = self._finish()
@@ -211,6 +214,10 @@ class _Run:
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
+        looks = schedule(p.diagnostics_every, self.plan.steps, self.evaluation_steps, rule, len(methods))
+        ask = partial(BatchObjective, self.detector, precision=p.precision)
+        probe = Probe(self.detector, cell.optimizer.name, rule, ask, p.micro_batch)
+        self.diary = Diary(probe, looks, self.evaluation_steps, methods)
         val = FaceFrames(*evaluated["val"], images[cell.train.store])
         tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)
         self.sets = [EvaluationSet("val", "val", "source-val", val), *tests]
@@ -237,6 +244,7 @@ class _Run:
         self.measures = [Measure.model_validate(m) for m in state["measures"]]
         self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
         self.pending = [torch.tensor(loss, dtype=torch.float64) for loss in state["pending"]]
+        self.diary.rows = [Row(*row) for row in state["diagnostics"]]
         self.begun, self.seconds_before = datetime.fromisoformat(state["begun"]), state["seconds"]
         return int(state["step"])
 
@@ -244,7 +252,8 @@ class _Run:
         """What a run may not change half-way, or it is not one run."""
         versions = {f"version of {name}": version for name, version in provenance.package_versions().items()}
         here = {"code": provenance.code_hash(), "device": provenance.device_name(self.device)}
-        return {**here, "number of threads": str(torch.get_num_threads()), **versions}
+        every = str(self.cell.protocol.diagnostics_every)
+        return {**here, "number of threads": str(torch.get_num_threads()), "diagnostics_every": every, **versions}
 
     def _save(self, step: int) -> None:
         checkpoint.save(
@@ -262,6 +271,7 @@ class _Run:
                 "random": random_state(),
                 "measures": [m.model_dump(mode="json") for m in self.measures],
                 "curve": self.curve,
+                "diagnostics": [tuple(row) for row in self.diary.rows],
                 "pending": [float(loss) for loss in self.pending],
                 "begun": self.begun.isoformat(),
                 "seconds": self._seconds(),
@@ -274,6 +284,7 @@ class _Run:
 
     def _after_step(self, step: int, loss: Tensor) -> None:
         self.pending.append(loss)
+        self.diary.after(step, self.writer)
         self.report("train", step, self.plan.steps)
         stop = self.should_stop()
         # An evaluation saves too, and only when it is whole: no checkpoint says that a step is done whose evaluation is not.
@@ -293,8 +304,6 @@ class _Run:
         self.pending = []
         self.curve.append((step, loss))
         self.writer.add_scalar("loss", loss, step)
-        for name, value in self.optimizer.rule.diagnostics.items():
-            self.writer.add_scalar(f"{self.cell.optimizer.name}/{name}", float(value), step)
         epoch = step / self.plan.batches.steps
         scored = []
         for s in self.sets:
@@ -320,6 +329,9 @@ class _Run:
             pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True),
             self.folder / "scores.parquet",
         )
+        seen = self.diary.summary()
+        if seen is not None:
+            _write_parquet(table(self.diary.rows), self.folder / FILE)
         cell = self.cell
         head, dirty = provenance.commit()
         seconds = self._seconds()
@@ -336,13 +348,14 @@ class _Run:
                 base_settings=cell.base.settings,
             ),
             seed=cell.seed,
-            protocol=cell.protocol.model_dump(mode="json"),
+            protocol=cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"}),
             data={"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
             parameters=sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
             steps=self.plan.steps,
             measures=tuple(self.measures),
             losses=tuple(self.curve),
             warnings=tuple(cell_warnings(cell, self.stores)),
+            diagnostics=seen,
             provenance=Provenance(
                 version=provenance.own_version(),
                 code=provenance.code_hash(),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-STREAMS = {"order": 1, "augment": 2}
-"""Streams that are drawn apart from torch's own generators: the order of the examples, and their augmentation."""
+STREAMS = {"order": 1, "augment": 2, "probe": 3}
+"""Streams that are drawn apart from torch's own generators: the order of the examples, their augmentation, and which are probed."""
 
 
 def stream(name: str, *key: int) -> np.random.Generator:

@@ -17,6 +17,7 @@ from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
 
 AfterStep = Callable[[int, Tensor], None]
+BeforeStep = Callable[[int, Batch], None]
 
 
 class Stopped(RuntimeError):
@@ -54,11 +55,18 @@ def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
 
 
 def train(
-    detector: Detector, optimizer: Optimizer, schedule: LRScheduler | None, plan: Plan, after: AfterStep, start: int = 0
+    detector: Detector,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    plan: Plan,
+    after: AfterStep,
+    start: int = 0,
+    before: BeforeStep = lambda step, batch: None,
 ) -> None:
     """Train from step `start` to the end; `detector`, `optimizer` and `schedule` already hold the state of that step.
 
     `after` is told the number of steps done and the step's loss; it evaluates, saves or stops, and changes nothing.
+    `before` is told the number that the coming step will have and its batch, and changes nothing either.
     """
     device = next(detector.parameters()).device
     detector.train()
@@ -69,6 +77,7 @@ def train(
         batch = plan.batches.batch(order[within]).to(device)
         images = augment(plan.augment, batch.images, plan.seed, epoch, within)
         batch = replace(batch, images=images.contiguous(memory_format=torch.channels_last))
+        before(step + 1, batch)
         loss = optimizer.step(BatchObjective(detector, micro_batches(batch, plan.micro_batch), precision=plan.precision))
         if schedule is not None:
             schedule.step()

@@ -65,6 +65,30 @@ class Rule:
         found: dict[str, Tensor] = self.__dict__.setdefault("_diagnostics", {})
         return found
 
+    @property
+    def radius(self) -> float | None:
+        """Radius of its neighbourhood of the weights, in the l2 norm over all of them together; None where it has none."""
+        rho: float | None = getattr(self, "rho", None)
+        return rho
+
+    def passes(self, domains: int) -> float:
+        """At least so many forward and backward passes takes a step over examples of so many domains.
+
+        A pass over one domain's examples counts as one: on a GPU with a small batch it takes about as long as a whole one.
+        """
+        return 1.0
+
+    def probe_passes(self, domains: int) -> float:
+        """As many does `probe` take, beside the gradients at the weights of each domain, which the prober remembers."""
+        return 0.0
+
+    def probe(self, objective: Objective) -> dict[str, Tensor]:
+        """What can be told about the method at these weights at the price of more passes; 0-dim tensors by name.
+
+        It is asked now and then, outside training: nothing that a step uses may change.
+        """
+        return {}
+
     def attach(self, detector: nn.Module) -> None:
         """Get to know the detector's parameters or features, where the rule needs that.
 

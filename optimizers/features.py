@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizers.registry import RegistryError
-from optimizers.vector import Vector
+from optimizers.vector import TINY, Vector
 
 EPSILON = 1e-5
 """Added to the variance under the root, so that a constant channel has a standard deviation to divide by."""
@@ -69,6 +69,7 @@ class FeatureShift:
                 modules.setdefault(detector.get_submodule(name), name)
             except AttributeError as error:
                 raise RegistryError(f"the detector {kind} lists '{name}' in `shallow`, which is no submodule of it") from error
+        self._modules = modules
         example = next(p for p in detector.parameters() if p.is_floating_point())
         self._shifts: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         for (module, name), shape in zip(modules.items(), _shapes(detector, list(modules), example), strict=True):
@@ -83,6 +84,11 @@ class FeatureShift:
     def leaves(self) -> list[Tensor]:
         """d_mu and d_sigma, (C,) each, of every submodule in turn."""
         return list(itertools.chain.from_iterable(self._shifts.values()))
+
+    def shares(self, slope: Vector) -> dict[str, Tensor]:
+        """Each submodule's share of the squared norm of a vector over the leaves, by the submodule's name."""
+        whole = slope.norm() + TINY
+        return {name: (slope.only(self._shifts[module]).norm() / whole).square() for module, name in self._modules.items()}
 
     @contextmanager
     def pushed(self, at: Vector | None = None) -> Iterator[None]:

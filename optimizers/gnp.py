@@ -28,6 +28,11 @@ class GNP(Rule):
         checks.number("r", self.r)
         checks.number("alpha", self.alpha, 0.0, 1.0)
 
+    @property
+    def radius(self) -> float:
+        """The paper calls it r."""
+        return self.r
+
     def gradient(self, objective: Objective) -> Vector:
         """Algorithm 1 of the paper."""
         g = objective.gradient()

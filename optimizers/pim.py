@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from optimizers import checks
 from optimizers.base import Objective, Rule
@@ -19,6 +19,7 @@ class _Pushing(Rule):
 
     _features: FeatureShift | None = field(default=None, init=False, repr=False, compare=False)
     _weights: list[nn.Parameter] = field(default_factory=list, init=False, repr=False, compare=False)
+    _slope: Vector = field(default_factory=lambda: Vector({}), init=False, repr=False, compare=False)
 
     def attach(self, detector: nn.Module) -> None:
         """Find the submodules that `detector.shallow` names.
@@ -45,7 +46,20 @@ class _Pushing(Rule):
         leaves = self.features.leaves
         with self.features.pushed():
             both = objective.gradient(wrt=[*self._weights, *leaves] if weights else leaves)
-        return both.without(leaves), both.only(leaves)
+        self._slope = both.only(leaves)
+        return both.without(leaves), self._slope
+
+    def _of_delta(self, r: float) -> dict[str, Tensor]:
+        """Computed when somebody asks, from the slope by the last step's features, so that a step pays nothing for it.
+
+        Delta has the norm r unless the slope vanishes; how steep the loss is in the features and which module takes how much of
+        Delta's squared norm is what moves.
+        """
+        if not self._slope.parts:
+            return {}
+        length = self._slope.norm()
+        shares = {f"delta_share/{name}": share for name, share in self.features.shares(self._slope).items()}
+        return {"slope_norm": length, "delta_norm": r * (length / (length + TINY)), **shares}
 
 
 @dataclass
@@ -67,6 +81,11 @@ class PIM(_Pushing):
     def __post_init__(self) -> None:
         checks.number("r", self.r)
         checks.number("alpha", self.alpha, 0.0, 1.0)
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Norm of the loss's slope by the channel statistics, norm of Delta, and each module's share of its square."""
+        return self._of_delta(self.r)
 
     def gradient(self, objective: Objective) -> Vector:
         """Algorithm 1 of the paper."""
@@ -101,6 +120,11 @@ class DualFlat(_Pushing):
         checks.number("beta", self.beta, 0.0, 1.0)
         # The slack lets 0.7 + 0.3 and its like, which round to above 1, count as 1.
         checks.number("alpha + beta", self.alpha + self.beta, 0.0, 1.0 + 1e-9)
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Norm of the loss's slope by the channel statistics, norm of Delta, and each module's share of its square."""
+        return self._of_delta(self.r)
 
     def gradient(self, objective: Objective) -> Vector:
         """Equation 14 of the paper."""

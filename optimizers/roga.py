@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from torch import Tensor
 
 from optimizers import checks
 from optimizers.base import Objective, Rule
@@ -70,6 +72,24 @@ class RoGA(Rule):
             self.diagnostics[f"alpha_g_over_rho/domain_{domain.domain}"] = self.alpha * length / self.rho
             terms.append(self._term(domain, g, ascent, towards))
         return _total(shares, terms)
+
+    def passes(self, domains: int) -> float:
+        """Two for each domain, at least."""
+        return 2.0 * domains
+
+    def probe_passes(self, domains: int) -> float:
+        """One for each domain and variant; a product with the Hessian counts as three."""
+        return (2.0 if self.form == "first_order" else 5.0) * domains
+
+    def probe(self, objective: Objective) -> dict[str, Tensor]:
+        """How far the method (variant d) is from perturbation alone (variant b).
+
+        `cosine_b_d` is the cosine between the two gradients, `distance_b_d` the norm of their difference over that of (b): in
+        float32 a cosine cannot tell directions apart that differ by less than about 3e-4 radians.
+        """
+        b, d = (replace(self, variant=variant).gradient(objective) for variant in ("b", "d"))
+        length = b.norm() + TINY
+        return {"cosine_b_d": b.dot(d) / (length * (d.norm() + TINY)), "distance_b_d": (d - b).norm() / length}
 
     def _term(self, domain: Objective, g: Vector, ascent: Vector, towards: Vector) -> Vector:
         """One domain's gradient: `ascent` is e_i, `towards` alpha times the gradient that it is aligned with."""

@@ -61,6 +61,11 @@ class ASAM(Rule):
             self.eta = 0.01 if self.scaling == "authors" else 0.0
         checks.number("eta", self.eta)
 
+    @property
+    def radius(self) -> None:
+        """None: rho is measured in the scaled norm, not in l2."""
+        return None
+
     def attach(self, detector: nn.Module) -> None:
         """Note which parameters are scaled: the authors decide by name."""
         self._scaled = {p for name, p in detector.named_parameters() if self.scaling == "all" or "weight" in name}

@@ -167,6 +167,46 @@ class Provenance(Strict):
         return self
 
 
+class DiagnosticRange(Strict):
+    """One diagnosed quantity over the run; its values stand in diagnostics.parquet (see `results.diagnostics`).
+
+    Attributes:
+        name, domain, other: as there.
+        count, finite: values, and those among them that are numbers; the rest of the fields is about these and None without any.
+    """
+
+    name: str
+    domain: str = ""
+    other: str = ""
+    count: int = Field(ge=0)
+    finite: int = Field(ge=0)
+    first: float | None = None
+    last: float | None = None
+    mean: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+
+
+class Diagnostics(Strict):
+    """What the run looked at beside training.
+
+    Attributes:
+        schedule: when, and why then, as a phrase.
+        looks: at how many steps.
+        passes: of one look; forward and backward is one, forward alone a third, over one domain's examples as over the whole batch.
+        share: such passes of all looks over those of training: an upper bound of what they cost.
+        radii: l2 radii of the sharpness gap.
+        ranges: every quantity over the run.
+    """
+
+    schedule: str
+    looks: int = Field(ge=0)
+    passes: float = Field(ge=0)
+    share: float = Field(ge=0)
+    radii: tuple[float, ...]
+    ranges: tuple[DiagnosticRange, ...] = ()
+
+
 class Record(Strict):
     """Everything that one cell measured.
 
@@ -181,6 +221,7 @@ class Record(Strict):
         measures: every evaluation, in order of time.
         losses: (step, training loss); the loss is None where it was not finite.
         warnings: sentences about what makes the numbers say less than they seem to.
+        diagnostics: gradients and sharpness on the way; None where the run did not look, or is of a version that could not.
         provenance: under which circumstances.
     """
 
@@ -197,6 +238,7 @@ class Record(Strict):
     measures: tuple[Measure, ...]
     losses: tuple[tuple[int, float | None], ...] = ()
     warnings: tuple[str, ...] = ()
+    diagnostics: Diagnostics | None = None
     provenance: Provenance
 
     @model_validator(mode="after")
