@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
+from benchmark.precision import Precision
 from benchmark.reading import ConfigError, parse, read_yaml
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
@@ -112,9 +113,17 @@ class Protocol(Strict):
     )
     evaluations_per_epoch: int = Field(1, ge=1)
     schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    weights_dtype: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away"
+    )
     augment: Literal["none", "flip", "light"] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
+
+    @model_validator(mode="after")
+    def _precision(self) -> Protocol:
+        Precision(self.precision, self.weights_dtype)
+        return self
 
 
 class Cell(Strict):
