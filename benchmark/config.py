@@ -115,7 +115,8 @@ class Protocol(Strict):
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     weights_dtype: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away"
+        "fp32",
+        description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away",
     )
     augment: Literal["none", "flip", "light"] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")

@@ -148,9 +148,7 @@ class BatchObjective:
         part._loss, part._domains, part._masks = None, None, []
         return part
 
-    def _pass(
-        self, at: Vector | None, leaves: Sequence[Tensor], differentiate: Callable[[Tensor], Vector]
-    ) -> Vector:
+    def _pass(self, at: Vector | None, leaves: Sequence[Tensor], differentiate: Callable[[Tensor], Vector]) -> Vector:
         """The sum of `differentiate`, a vector over `leaves`, over the micro-batches' shares of the mean loss."""
         first = self._loss is None
         scale = None if self.scaler is None else factor(self.scaler, self.device)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from optimizers.vector import Vector
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -18,16 +21,19 @@ class Ranks:
     Every method is a collective: all ranks must call it, in the same order. What the host needs to know goes through a gloo group,
     so that no rank waits for its GPU.
 
+    Args:
+        patience: how long a rank waits for the others before it gives up; torch's own default if None.
+
     Attributes:
         rank: index of this process; 0 writes files.
         size: number of processes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: timedelta | None = None) -> None:
         if not dist.is_initialized():
             raise RuntimeError("torch.distributed.init_process_group must have been called")
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._host = dist.new_group(backend="gloo")
+        self._host: Any = dist.new_group(backend="gloo", timeout=patience)
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every rank, in order of rank; anything that can be pickled."""
@@ -35,11 +41,25 @@ class Ranks:
         dist.all_gather_object(found, value, group=self._host)
         return found
 
-    def any(self, flag: bool) -> bool:
-        """Whether some rank says yes."""
-        told = torch.tensor(int(flag))
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, where alone it is done; an error there is raised on every rank."""
+        told: tuple[Any, Exception | None] = (None, None)
+        if self.rank == 0:
+            try:
+                told = (work(), None)
+            except Exception as error:  # raised below, on all ranks
+                told = (None, error)
+        value, failure = self.gather(told)[0]
+        if failure is not None:
+            raise failure
+        found: T = value
+        return found
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag whether some rank says yes."""
+        told = torch.tensor(flags, dtype=torch.uint8)
         dist.all_reduce(told, dist.ReduceOp.MAX, group=self._host)
-        return bool(told)
+        return tuple(bool(flag) for flag in told.tolist())
 
     def total(self, count: int) -> int:
         """The sum of a number of examples."""

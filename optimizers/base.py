@@ -152,7 +152,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """The rule's and the base optimizer's state, and the scaler's where there is one; no copy of the weights."""
-        state = {"rule": self.rule.state_dict(), "base": self.base.state_dict()}
+        state: dict[str, Any] = {"rule": self.rule.state_dict(), "base": self.base.state_dict()}
         if self.scaler is not None:
             state |= {"scaler": self.scaler.state_dict(), "skipped_steps": int(self._skipped)}
         return state

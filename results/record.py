@@ -130,7 +130,8 @@ class Provenance(Strict):
         dirty: whether the checkout had uncommitted changes, or None where that is unknown.
         python, platform, cpu: versions and model names as the interpreter reports them.
         device: what computed, such as "cpu" or "NVIDIA A100-SXM4-80GB".
-        threads: of torch on the CPU.
+        threads: of torch on the CPU, in each process.
+        processes: that shared each step's faces.
         packages: name -> version.
         stores: name of a face store -> its fingerprint.
         deterministic: whether torch was told to use deterministic algorithms only.
@@ -148,6 +149,7 @@ class Provenance(Strict):
     cpu: str
     device: str
     threads: int = Field(ge=1)
+    processes: int = Field(1, ge=1)
     packages: dict[str, str]
     stores: dict[str, str]
     deterministic: bool
@@ -178,6 +180,7 @@ class Record(Strict):
         steps: optimizer steps taken.
         measures: every evaluation, in order of time.
         losses: (step, training loss); the loss is None where it was not finite.
+        notes: sentences about the run that a reader of its numbers should know, such as what rounding left of the shifts.
         provenance: under which circumstances.
     """
 
@@ -193,6 +196,7 @@ class Record(Strict):
     steps: int = Field(ge=0)
     measures: tuple[Measure, ...]
     losses: tuple[tuple[int, float | None], ...] = ()
+    notes: tuple[str, ...] = ()
     provenance: Provenance
 
     @model_validator(mode="after")

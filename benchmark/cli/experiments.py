@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,10 +78,12 @@ def run_grid(
     from detectors import DETECTORS
 
     check_device(device)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
+    console.quiet = not first
     cells = chosen(grid.cells(), only)
     stores = open_stores(cells[0], data)
     (rows, methods), _ = select(cells[0], stores)
-    for sentence in split_warnings(grid.train, grid.tests):
+    for sentence in split_warnings(grid.train, grid.tests) if first else []:
         errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
     empty: Any = None  # the pixels do not matter for counting steps
     steps = BalancedBatches(FaceFrames(rows, methods, empty), grid.protocol.batch_size, 0).steps * grid.protocol.epochs
@@ -91,7 +94,8 @@ def run_grid(
         DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
     done = finished(cells, folder, data)
     todo = [c for c in cells if c.id not in done]
-    write_index(grid, folder, add)
+    if first:
+        write_index(grid, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
         return None
@@ -141,7 +145,8 @@ def run_grid(
 def finish(outcome: Any) -> None:
     """Exit code of a command that ran cells: 130 if stopped, 1 if a cell failed."""
     if outcome is not None and outcome.stopped:
-        errors.print("Stopped; checkpoints are written. Run the same command to go on.")
+        if not console.quiet:
+            errors.print("Stopped; checkpoints are written. Run the same command to go on.")
         raise typer.Exit(130)
     if outcome is not None and (outcome.failed or outcome.busy):
         raise typer.Exit(1)
