@@ -247,6 +247,8 @@ class _Run:
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
         scaler = GradScaler(torch.device(self.device).type) if p.precision == "fp16" else None
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip, scaler=scaler)
+        if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
         val = FaceFrames(*evaluated["val"], images[cell.train.store])
         tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)

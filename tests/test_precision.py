@@ -34,7 +34,7 @@ def float32(domains: list[int] = EQUAL, seed: int = 0) -> Batch:
 
 
 class Cast(Tiny):
-    """Fails its backward pass in float16 when told so, by an Inf in the gradient of one pass; counts its passes."""
+    """Overflows when told so, in the backward or the forward part of a pass; counts its passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,6 +127,21 @@ def test_scale_saves_gradients_that_float16_cannot_hold(device: str) -> None:
     assert abs(float(found[24]) - float(exact)) < 0.02 * float(exact)
 
 
+@pytest.mark.parametrize(("precision", "outer"), [("bf16", False), ("bf16", True), ("fp16", False), ("fp16", True)])
+def test_no_cast_of_the_first_pass_serves_the_second(precision: str, outer: bool) -> None:
+    """Also inside somebody else's autocast context, whose cache outlives the pass."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    detector = Tiny(norm=False)
+    with torch.autocast("cpu", dtype=dtype, enabled=outer):
+        asked = BatchObjective(detector, [float32()], precision, precision, scaler() if precision == "fp16" else None)
+        g = asked.gradient()
+        moved = asked.gradient(at=0.5 / g.norm() * g)
+    plain = BatchObjective(detector, [float32()])
+    expected = plain.gradient(at=0.5 / plain.gradient().norm() * plain.gradient())
+    assert float((moved - g).norm()) > 0.3 * float((expected - plain.gradient()).norm()) > 1e-3
+    assert float((moved - expected).norm()) < 0.1 * float(expected.norm())
+
+
 # --- overflow ---
 
 
@@ -149,6 +164,24 @@ def test_an_overflow_undoes_the_step(name: str, which: int, base: str) -> None:
     optimizer.step(objective(detector, optimizer, seed=2))
     assert not same(detector.parameters(), before[: len(list(detector.parameters()))])
     assert float(optimizer.diagnostics["skipped_steps"]) == 1
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.Adam, {})])
+def test_an_overflow_undoes_the_step_of_a_fused_base(kind: Any, settings: dict[str, Any]) -> None:
+    """Which is not skipped by the host: its kernel is told of the Inf and divides by the scale."""
+    ends = []
+    for fused in (False, True):
+        detector = Cast()
+        base = kind(detector.parameters(), lr=0.05, fused=fused, **settings)
+        optimizer = Optimizer(OPTIMIZERS.build("sam"), base, detector, scaler=scaler())
+        optimizer.step(objective(detector, optimizer))
+        before = bits((*detector.parameters(), *detector.buffers()))
+        detector.passes, detector.overflow_in = 0, {2}
+        optimizer.step(objective(detector, optimizer, 1))
+        assert same((*detector.parameters(), *detector.buffers()), before)
+        optimizer.step(objective(detector, optimizer, 2))
+        ends.append(torch.cat([p.detach().reshape(-1) for p in detector.parameters()]))
+    assert torch.allclose(*ends, rtol=1e-5, atol=1e-6)
 
 
 def test_an_overflow_in_the_forward_pass_spares_the_statistics() -> None:
