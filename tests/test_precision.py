@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -292,31 +293,32 @@ def plain_cosine(e: Tensor, before: Tensor, after: Tensor) -> float:
     return float((e.double() * moved).sum() / (e.double().norm() * moved.norm()))
 
 
-def resnet34_like() -> list[Tensor]:
-    """Convolutions as ResNet-34 has them and is initialised (He, fan out), 21.3 million numbers."""
+@lru_cache(maxsize=1)
+def resnet34_like() -> tuple[list[Tensor], list[Tensor]]:
+    """Convolutions as ResNet-34 has them and is initialised (He, fan out), 21 million numbers; and a shift of length 0.1."""
     generator = torch.Generator().manual_seed(0)
     widths = [(64, 64, 6), (64, 128, 1), (128, 128, 7), (128, 256, 1), (256, 256, 11), (256, 512, 1), (512, 512, 5)]
-    return [torch.randn(o, i, 3, 3, generator=generator) * (2 / (9 * o)) ** 0.5 for i, o, count in widths for _ in range(count)]
+    shapes = [(o, i, 3, 3) for i, o, count in widths for _ in range(count)]
+    weights = [torch.randn(shape, generator=generator) * (2 / (9 * shape[0])) ** 0.5 for shape in shapes]
+    shift = [torch.randn(shape, generator=generator) for shape in shapes]
+    length = torch.stack(torch._foreach_norm(shift)).norm()
+    return weights, [0.1 / length * e for e in shift]
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [(torch.bfloat16, 0.55, 0.7), (torch.float16, 0.94, 0.99)])
 def test_what_is_left_of_sam_s_shift_on_a_resnet34(dtype: torch.dtype, low: float, high: float) -> None:
-    """rho = 0.1 over 21 million weights that are themselves of the low precision: cosine near 0.64 in bf16 and 0.96 in fp16."""
-    generator = torch.Generator().manual_seed(1)
-    weights = [w.to(dtype) for w in resnet34_like()]
-    assert 20e6 < sum(w.numel() for w in weights) < 22e6
-    shift = [torch.randn(w.shape, generator=generator) for w in weights]
-    length = torch.stack(torch._foreach_norm(shift)).norm()
-    shift = [0.1 / length * e for e in shift]
+    """rho = 0.1 over 21 million weights: cosine near 0.64 in bf16 and 0.96 in fp16 where they are kept in that precision."""
+    wide, shift = resnet34_like()
+    assert 20e6 < sum(w.numel() for w in wide) < 22e6
+    weights = [w.to(dtype) for w in wide]
     moved = [(w.float() + e).to(dtype) for w, e in zip(weights, shift, strict=True)]
     found = float(realised_cosine(shift, weights, moved, dtype))
     assert low < found < high
     flat = [torch.cat([t.reshape(-1) for t in ts]) for ts in (shift, weights, moved)]
     assert abs(found - plain_cosine(*flat)) < 1e-3
     # float32 weights that a pass rounds lose more: where they lie between two numbers of bf16 does not follow the shift.
-    wide = [w.float() + 1e-3 * w.float() * torch.rand(w.shape, generator=generator) for w in weights]
     rounded = float(realised_cosine(shift, wide, [w + e for w, e in zip(wide, shift, strict=True)], dtype))
-    assert rounded < found
+    assert rounded < found - 0.02
 
 
 def test_realised_cosine_of_no_shift_and_of_a_lost_one() -> None:

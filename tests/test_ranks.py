@@ -90,7 +90,7 @@ def test_a_cell_in_two_processes(data: Path, tmp_path: Path) -> None:
     protocol = {**CONTENT["protocol"], "epochs": 1, "batch_size": 8}
     two = cell(protocol=protocol)
     assert ranks_worker.launch(ranks_worker.cells, str(tmp_path), two.model_dump(mode="json"), str(data)) == [0, 0]
-    assert all((tmp_path / f"stopped{rank}").exists() for rank in range(2))
+    assert all("stopped after step 2 of" in (tmp_path / f"stopped{rank}").read_text() for rank in range(2))
     assert_same(tmp_path / "whole", tmp_path / "parts")
     record = Record.load(tmp_path / "whole" / "record.json")
     assert record.provenance.processes == 2
