@@ -30,7 +30,7 @@ setup(
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
     package_data={"benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
     install_requires=[
-        "torch>=2.2",  # tensors, autograd, the base optimizers
+        "torch>=2.4",  # tensors, autograd, the base optimizers; fp16 on a CPU needs 2.4
         "torchvision>=0.17",  # ResNet and ConvNeXt backbones, augmentation v2
         "efficientnet-pytorch>=0.7.1",  # EfficientNet-B4 as DeepfakeBench and the papers use it
         "pretrainedmodels>=0.7.4",  # Xception as DeepfakeBench and the papers use it

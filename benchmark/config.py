@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
+from benchmark.precision import Precision
 from benchmark.reading import ConfigError
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
@@ -122,7 +123,11 @@ class Protocol(Strict):
     )
     evaluations_per_epoch: int = Field(1, ge=1)
     schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    weights_dtype: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away",
+    )
     augment: Literal["none", "flip", "light"] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
     diagnostics_every: int | Literal["auto"] = Field(
@@ -135,6 +140,11 @@ class Protocol(Strict):
         if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             raise ValueError("must be auto, a number of steps, or 0 for none")
         return value
+
+    @model_validator(mode="after")
+    def _precision(self) -> Protocol:
+        Precision(self.precision, self.weights_dtype)
+        return self
 
 
 class Cell(Strict):

@@ -7,7 +7,7 @@ step begins with, before the step. Nothing is fetched from the device except the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,9 +31,6 @@ SHARE = 0.0075
 
 With norms and inner products, which are no passes, that stays below one hundredth of training's time.
 """
-
-FEWEST = 10
-"""So many looks at least make a curve; a run too short for them within `SHARE` looks at evaluations instead, at most so often."""
 
 FORWARD = 1 / 3
 """A forward pass alone, in forward and backward passes."""
@@ -68,17 +65,16 @@ def radii(rule: Rule) -> tuple[float, ...]:
     return tuple(sorted({RADIUS, *own}))
 
 
-def schedule(every: int | Literal["auto"], steps: int, evaluations: Collection[int], rule: Rule, domains: int) -> Schedule:
+def schedule(every: int | Literal["auto"], steps: int, rule: Rule, domains: int) -> Schedule:
     """When to look, by counting passes alone: a clock would choose other steps on every machine.
 
     A pass over one domain counts as a whole one, which is its price on a GPU with a small batch; where the arithmetic is what takes
     the time, a look costs a K-th of that.
 
     Args:
-        every: steps between two looks; 0: never; "auto": so that the looks take at most `SHARE` of the passes of training. Where
-            that would be fewer than `FEWEST` looks, then at evaluations, evenly picked if there are more than `FEWEST`.
+        every: steps between two looks; 0: never; "auto": so that the looks take at most `SHARE` of the passes of training, which in
+            a short run leaves no look at all.
         steps: of the whole run.
-        evaluations: after which steps it evaluates.
         rule: the optimizer's.
         domains: K.
     """
@@ -87,9 +83,10 @@ def schedule(every: int | Literal["auto"], steps: int, evaluations: Collection[i
     if every == "auto":
         k = math.ceil(passes / (SHARE * step_passes))
         chosen, reason = list(range(k, steps + 1, k)), f"every {k} steps, for at most {SHARE:.2%} of the passes"
-        if len(chosen) < FEWEST:
-            chosen = sorted(evaluations)[:: -math.ceil(len(evaluations) / FEWEST)]
-            reason = f"at {len(chosen)} of {len(evaluations)} evaluations: {steps} steps are too few to look every {k}"
+        if not chosen:
+            reason = (
+                f"never: {SHARE:.2%} of the passes allow a look every {k} steps, and the run has {steps}; set diagnostics_every"
+            )
     elif every:
         chosen, reason = list(range(every, steps + 1, every)), f"every {every} steps, as asked for"
     else:
@@ -122,6 +119,11 @@ class Remembering:
     def domain(self) -> int | None:
         """Index of the domain; None for the whole."""
         return self._inner.domain
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What its passes noticed."""
+        return self._inner.diagnostics
 
     def weights(self) -> Vector:
         """A copy of the trainable weights."""
@@ -234,11 +236,11 @@ class Diary:
         if step in self.plan.steps:
             self._seen = self.probe.look(batch)
 
-    def after(self, step: int, writer: SummaryWriter) -> None:
-        """Called after step `step`: fetches what was seen, all at once, and writes the curves."""
+    def after(self, step: int, writer: SummaryWriter, told: Mapping[str, Tensor]) -> None:
+        """Called after step `step`, with what the optimizer noticed in it: fetches what was seen, and writes curves."""
         if step not in self.plan.steps and step not in self.evaluations:
             return
-        seen, self._seen = {**self._seen, **self._told()}, {}
+        seen, self._seen = {**self._seen, **self._told(told)}, {}
         if not seen:
             return
         values = torch.stack([value.detach().double().reshape(()) for value in seen.values()]).tolist()
@@ -258,11 +260,11 @@ class Diary:
         found = ranges(table(self.rows))
         return Diagnostics(schedule=self.plan.reason, looks=looks, passes=passes, share=self.plan.share, radii=rhos, ranges=found)
 
-    def _told(self) -> dict[Key, Tensor]:
-        """What the rule noticed in the step, with the domain out of names that end in `/domain_0` and so on."""
+    def _told(self, told: Mapping[str, Tensor]) -> dict[Key, Tensor]:
+        """What the optimizer noticed in the step, with the domain out of names that end in `/domain_0` and so on."""
         found: dict[Key, Tensor] = {}
-        for told, value in self.probe.rule.diagnostics.items():
-            name, _, index = told.rpartition("/domain_")
+        for full, value in told.items():
+            name, _, index = full.rpartition("/domain_")
             domain = int(index) if name and index.isdigit() else None
-            found[(f"{self.probe.name}/{told if domain is None else name}", domain, None)] = value
+            found[(f"{self.probe.name}/{full if domain is None else name}", domain, None)] = value
         return found

@@ -101,6 +101,8 @@ def run_cells(
         threads: of each process; a cell keeps to the number that it was begun with.
         on_event: told about progress, in this process.
 
+    Under torchrun every process calls this, and they run the cells together, one after the other (see `benchmark.together`).
+
     Ctrl-C asks the workers to write a checkpoint and stop; a second one ends them at once (what is on disk stays whole).
 
     Raises:
@@ -110,9 +112,32 @@ def run_cells(
     done = finished(cells, folder, data)
     outcome = Outcome(skipped=[cell.id for cell in cells if cell.id in done])
     todo = [cell for cell in cells if cell.id not in done]
-    if todo:
+    if todo and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        _run_together(todo, folder, data, device, threads, on_event, outcome)
+    elif todo:
         _Pool(todo, folder, data, device, workers, threads, on_event, outcome).run()
     return outcome
+
+
+def _run_together(
+    todo: list[Cell],
+    folder: Path,
+    data: Path,
+    device: str,
+    threads: int,
+    on_event: Callable[[Event], None],
+    outcome: Outcome,
+) -> None:
+    from benchmark.together import run_together
+
+    def ended(cell: Cell, how: str) -> None:
+        (outcome.finished if how == "finished" else outcome.stopped).append(cell.id)
+        on_event(Event(cell.id, how))
+
+    def report(cell: Cell) -> Callable[[str, int, int], None]:
+        return lambda stage, done, total: on_event(Event(cell.id, stage, done, total))
+
+    run_together(todo, folder, data, device, threads, report, ended)
 
 
 def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:

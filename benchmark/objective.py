@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.config import ConfigError
+from benchmark.precision import Precision
+from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
+from optimizers.scaling import factor
 from optimizers.vector import Vector, copies
-
-PRECISIONS = ("fp32", "bf16")
 
 
 class BatchObjective:
@@ -31,44 +32,65 @@ class BatchObjective:
       Later passes normalise by batch statistics too, but leave every buffer as it was, and replay the masks of each micro-batch;
       torch's generators then stand where the first pass left them. Randomness in a detector must come from torch's default
       generators: nothing else is replayed.
-    - Weights are moved in place and come home by copying their saved bits, whatever happens in between. They stay float32 (float64
-      for a float64 detector) in every precision.
-    - bf16 casts inside one autocast context for each forward, without its cache: the casts of a first pass would otherwise serve
-      the second, which would then not see the moved weights.
+    - Weights are moved in place and come home by copying their saved bits, whatever happens in between. They are kept in float32
+      (float64 for a float64 detector) in every precision.
+    - bf16 and fp16 cast inside one autocast context for each forward, without its cache: the casts of a first pass would otherwise
+      serve the second, which would then not see the moved weights. A pass at a shift of the weights runs without autocast, since
+      the casts would round most of the shift away; `weights_dtype` asks for the casts there too, and `diagnostics` then tells
+      what is left of the shift.
+    - fp16 multiplies the loss of every pass by the scaler's one scale, and divides the gradients by it again in float32. Scales are
+      powers of two, so what a rule sees is the gradient itself.
+    - Under `ranks` the examples of all ranks are one step, and each rank's are micro-batches of it: every gradient is the sum over
+      the ranks, so a rule computes the same shift everywhere, and its result is that of one process with all the micro-batches.
+      A domain that one rank lacks is a domain of that rank nonetheless, without examples there. After a first pass the ranks take
+      the mean of their buffers, weighted by examples; with BatchNorm one process would have moved them by each micro-batch in turn.
 
     Args:
         detector: the model, on its device. Not wrapped for data parallelism.
         batches: the step's micro-batches, on the detector's device. `Batch.domains` may stay on the CPU, which saves `domains()`
-            from waiting for the device.
-        precision: "fp32", or "bf16" for forward passes under autocast.
+            from waiting for the device. Under `ranks` there may be none.
+        precision: "fp32", or "bf16" or "fp16" for forward passes under autocast.
+        weights_dtype: what passes at a shift see the weights in: "fp32", or that of `precision`. With "bf16" the detector's own
+            weights may be bfloat16 too.
+        scaler: for fp16, the one that the `Optimizer` has.
+        ranks: the processes that share the step.
+
+    Attributes:
+        diagnostics: what the passes noticed, by name, as `Rule.diagnostics`: "realised_cosine", the least of the step's shifts
+            (see `benchmark.precision.realised_cosine`), where weights are rounded.
 
     Raises:
-        ConfigError: unknown precision, a detector in another precision than float32 or float64, or one that is wrapped.
+        ConfigError: unknown precision, one that does not go with `weights_dtype`, the scaler or the detector's weights, or a
+            detector that is wrapped.
         ValueError: no batch, or an empty one.
     """
 
-    def __init__(self, detector: Detector, batches: Sequence[Batch], precision: str = "fp32") -> None:
-        if not batches or not all(len(batch) for batch in batches):
+    def __init__(
+        self,
+        detector: Detector,
+        batches: Sequence[Batch],
+        precision: str = "fp32",
+        weights_dtype: str = "fp32",
+        scaler: torch.amp.GradScaler | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        if not (batches or ranks) or not all(len(batch) for batch in batches):
             raise ValueError("an objective needs at least one micro-batch, and none that is empty")
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision '{precision}' is not supported; take one of {', '.join(PRECISIONS)}")
+        self.precision, self.scaler, self.ranks = Precision(precision, weights_dtype), scaler, ranks
         if isinstance(detector, nn.DataParallel | nn.parallel.DistributedDataParallel):
             raise ConfigError(
                 f"{type(detector).__name__} would not average these gradients; give the detector itself, on one device"
             )
-        self.detector, self.batches, self.precision = detector, list(batches), precision
+        self.detector, self.batches = detector, list(batches)
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
-        allowed = {torch.float32} if precision == "bf16" else {torch.float32, torch.float64}
-        for p in self.parameters:
-            if p.dtype not in allowed:
-                raise ConfigError(
-                    f"precision '{precision}' with weights of type {p.dtype}: small shifts would be lost; keep them float32"
-                )
+        self.precision.check(self.parameters, scaler)
         if not self.parameters:
             raise ConfigError(f"the detector {type(detector).__name__} has no weight to train")
         self.device = self.parameters[0].device
-        self.examples = sum(len(batch) for batch in batches)
+        here = sum(len(batch) for batch in batches)
+        self.examples = here if ranks is None else ranks.total(here)
         self.domain: int | None = None
+        self.diagnostics: dict[str, Tensor] = {}
         self._loss: Tensor | None = None
         self._domains: list[BatchObjective] | None = None
         self._masks: list[tuple[Tensor, Tensor | None]] = []
@@ -89,7 +111,7 @@ class BatchObjective:
     def gradient(self, at: Vector | None = None, wrt: Iterable[Tensor] | None = None) -> Vector:
         """The gradient at theta, or at theta + `at`, by the weights or by the leaf tensors `wrt`; unused leaves have no part."""
         leaves = self.parameters if wrt is None else list(wrt)
-        return self._pass(at, lambda loss: _derivative(loss, leaves))
+        return self._pass(at, leaves, lambda loss: _derivative(loss, leaves))
 
     def value(self, at: Vector | None = None) -> Tensor:
         """The mean loss at theta or theta + `at` without its gradient; detached, on the device."""
@@ -100,8 +122,10 @@ class BatchObjective:
             return Vector({})
 
         with torch.no_grad():
-            self._pass(at, note)
-        return torch.stack(losses).sum()
+            self._pass(at, [], note)
+        scale = 1.0 if self.scaler is None else factor(self.scaler, self.device)
+        value = (torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)) / scale
+        return value if self.ranks is None else self.ranks.summed([value])[0]
 
     def hessian_product(self, vector: Vector, at: Vector | None = None) -> Vector:
         """H(theta + `at`) `vector`, by double backward."""
@@ -111,7 +135,7 @@ class BatchObjective:
             along = slope.dot(vector)
             return _derivative(along, self.parameters) if along.requires_grad else Vector({})
 
-        return self._pass(at, product)
+        return self._pass(at, self.parameters, product)
 
     def domains(self) -> list[BatchObjective]:
         """One objective for each domain that is present, in order of its index, over its examples of all micro-batches.
@@ -126,22 +150,28 @@ class BatchObjective:
                     rows = [row for row, other in enumerate(index) if other == domain]
                     whole = len(rows) == len(index)
                     parts.setdefault(domain, []).append(batch if whole else batch.only(torch.tensor(rows)))
-            self._domains = [self._part(domain, parts[domain]) for domain in sorted(parts)]
+            examples = {domain: sum(len(batch) for batch in parts[domain]) for domain in sorted(parts)}
+            if self.ranks is not None:
+                examples = self.ranks.totals(examples)
+            self._domains = [self._part(domain, parts.get(domain, []), count) for domain, count in examples.items()]
         return self._domains
 
-    def _part(self, domain: int, batches: list[Batch]) -> BatchObjective:
+    def _part(self, domain: int, batches: list[Batch], examples: int) -> BatchObjective:
         part = copy.copy(self)
-        part.domain, part.batches, part.examples = domain, batches, sum(len(batch) for batch in batches)
+        part.domain, part.batches, part.examples = domain, batches, examples
         part._loss, part._domains, part._masks = None, None, []
         return part
 
-    def _pass(self, at: Vector | None, differentiate: Callable[[Tensor], Vector]) -> Vector:
-        """The sum of `differentiate` over the micro-batches' shares of the mean loss, at theta or theta + `at`."""
+    def _pass(self, at: Vector | None, leaves: Sequence[Tensor], differentiate: Callable[[Tensor], Vector]) -> Vector:
+        """The sum of `differentiate`, a vector over `leaves`, over the micro-batches' shares of the mean loss."""
         first = self._loss is None
+        scale = None if self.scaler is None else factor(self.scaler, self.device)
         losses, masks, total = [], [], Vector({})
         with ExitStack() as stack:
             if at is not None:
-                stack.enter_context(_moved(self.parameters, at))
+                saved = stack.enter_context(_moved(self.parameters, at))
+                if self.precision.rounds:
+                    self._note(self.precision.realised(at, saved, list(at.parts)))
             if not first:
                 stack.enter_context(_frozen(self.detector))
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
@@ -150,19 +180,33 @@ class BatchObjective:
                     masks.append(_generators(self.device))
                 else:
                     _set_generators(self.device, self._masks[number])
-                loss = self._forward(batch) * (len(batch) / self.examples)
+                loss = self._forward(batch, shifted=at is not None) * (len(batch) / self.examples)
                 losses.append(loss.detach())
-                total = total + differentiate(loss)
+                total = total + differentiate(loss if scale is None else loss * scale)
+        if scale is not None:
+            total = total / scale
+        if self.ranks is not None:
+            total = self.ranks.sum(total, leaves)
         if first:
-            self._masks, self._loss = masks, torch.stack(losses).sum()
+            self._masks, self._loss = masks, self._mean(losses)
         return total
 
-    def _forward(self, batch: Batch) -> Tensor:
+    def _mean(self, losses: list[Tensor]) -> Tensor:
+        """The loss of a first pass from its micro-batches' shares; the ranks agree on it, and on their buffers."""
+        if self.ranks is None:
+            return torch.stack(losses).sum()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device) + sum(losses)
+        self.ranks.average_buffers(self.detector, sum(len(batch) for batch in self.batches) / self.examples)
+        return self.ranks.summed([loss])[0].to(torch.promote_types(self.parameters[0].dtype, torch.float32))
+
+    def _note(self, cosine: Tensor) -> None:
+        known = self.diagnostics.get("realised_cosine")
+        self.diagnostics["realised_cosine"] = cosine if known is None else torch.minimum(known, cosine)
+
+    def _forward(self, batch: Batch, shifted: bool) -> Tensor:
         """Mean loss of one micro-batch, with its graph."""
-        lower = self.precision == "bf16"
         try:
-            # cache_enabled=False: even inside somebody else's autocast context no cast of an earlier pass may be found again.
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=lower, cache_enabled=False):
+            with self.precision.autocast(self.device, shifted):
                 return self.detector.loss(self.detector(batch.images), batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
@@ -180,8 +224,11 @@ def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create
 
 
 @contextmanager
-def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[None]:
-    """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors."""
+def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[list[Tensor]]:
+    """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors.
+
+    Yields the saved weights, in the order of `at`.
+    """
     moving = list(at.parts)
     if not set(moving) <= set(parameters):
         raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
@@ -190,7 +237,7 @@ def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[None]:
         if moving:
             with torch.no_grad():
                 torch._foreach_add_(moving, list(at.parts.values()))
-        yield
+        yield saved
     finally:
         if moving:
             with torch.no_grad():

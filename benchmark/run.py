@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 
@@ -26,7 +28,9 @@ from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
 from benchmark.objective import BatchObjective
-from benchmark.seeding import random_state, restore_random_state, seed_everything
+from benchmark.precision import FAITHFUL
+from benchmark.ranks import Ranks
+from benchmark.seeding import random_state, restore_random_state, seed_everything, seed_rank
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
 from detectors.base import Detector
@@ -39,6 +43,9 @@ from results.record import FORMAT, DetectorUsed, Measure, OptimizerUsed, Provena
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
+
+LEAST_SCALE = 2.0**-16
+"""No gradient that is worth anything overflows float16 after this; torch's scaler would go on halving, and no step be taken."""
 
 Report = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -124,6 +131,7 @@ def run_cell(
     threads: int = 1,
     report: Report = lambda stage, done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks | None = None,
 ) -> Record:
     """Train and evaluate one cell in `folder`, from its checkpoint if there is one; return (and write) its record.
 
@@ -135,6 +143,8 @@ def run_cell(
         threads: of torch on the CPU; another number adds in another order, so a run must keep to its own.
         report: told about progress.
         should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
+        ranks: processes that share each step's faces; all of them call this, with the same arguments but the device, and see the
+            same folders. Rank 0 evaluates and writes. A run keeps to its number of processes.
 
     Raises:
         ConfigError: the cell cannot run as it is written (store, method, weights), or another process runs it.
@@ -143,19 +153,41 @@ def run_cell(
     """
     load_plugins(cell.plugins)
     folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
+    lock = FileLock(folder / ".lock", timeout=0)
+
+    def take() -> None:
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise Busy(f"cell {cell.id} is being run by another process") from error
+
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            torch.set_num_threads(threads)
-            return _Run(cell, folder, data, device, report, should_stop).record()
-    except Timeout as error:
-        raise Busy(f"cell {cell.id} is being run by another process") from error
+        if ranks is None:
+            take()
+        else:
+            ranks.first(take)
+        return _Run(cell, folder, data, device, report, should_stop, ranks).record()
+    finally:
+        lock.release()
 
 
 class _Run:
     """The state of one cell's run, so that each stage below is a short method."""
 
-    def __init__(self, cell: Cell, folder: Path, data: Path, device: str, report: Report, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        folder: Path,
+        data: Path,
+        device: str,
+        report: Report,
+        should_stop: Callable[[], bool],
+        ranks: Ranks | None,
+    ) -> None:
         self.cell, self.folder, self.device = cell, folder, device
+        self.ranks, self.writes = ranks, ranks is None or ranks.rank == 0
+        self.notes: list[str] = []
         self.report, self.should_stop = report, should_stop
         self.begun = datetime.now(timezone.utc)
         self.started, self.seconds_before = time.monotonic(), 0.0
@@ -171,19 +203,30 @@ class _Run:
         path = self.folder / "record.json"
         if path.exists():
             done = finished_record(self.cell, self.folder, self.fingerprints)
-            self._remove_parts()
+            if self.writes:
+                self._remove_parts()
             return done
-        (self.folder / "failure.json").unlink(missing_ok=True)
-        (self.folder / "cell.yaml").write_text(yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        if self.writes:
+            (self.folder / "failure.json").unlink(missing_ok=True)
+            (self.folder / "cell.yaml").write_text(
+                yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+            )
         self._build()
         start = self._resume()
-        self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
+        if self.ranks is not None:
+            self.ranks.same_everywhere(self.detector)
+        if self.writes:
+            self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
             train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
         finally:
-            self.writer.close()
+            if self.writes:
+                self.writer.close()
+        return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
+
+    def _write_record(self) -> Record:
         record = self._finish()
-        record.save(path)
+        record.save(self.folder / "record.json")
         self._remove_parts()
         return record
 
@@ -204,7 +247,13 @@ class _Run:
             p.augment,
             p.precision,
             p.micro_batch,
+            p.weights_dtype,
+            self.ranks,
         )
+        if self.ranks is not None and p.batch_size < 2 * self.ranks.size:
+            raise ConfigError(
+                f"protocol.batch_size: {p.batch_size} faces are too few for {self.ranks.size} processes; each needs two at least"
+            )
         self.evaluation_steps = self.plan.evaluation_steps()
         if p.evaluations_per_epoch > self.plan.batches.steps:
             raise ConfigError(
@@ -212,12 +261,17 @@ class _Run:
             )
         rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
-        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
+        scaler = GradScaler(torch.device(self.device).type) if p.precision == "fp16" else None
+        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip, scaler=scaler)
+        if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
-        looks = schedule(p.diagnostics_every, self.plan.steps, self.evaluation_steps, rule, len(methods))
-        ask = partial(BatchObjective, self.detector, precision=p.precision)
+        # Each process has the step's whole batch; the first looks at it, for all.
+        every, told_at = (p.diagnostics_every, self.evaluation_steps) if self.writes else (0, set())
+        looks = schedule(every, self.plan.steps, rule, len(methods))
+        ask = partial(BatchObjective, self.detector, precision=p.precision, weights_dtype=p.weights_dtype, scaler=scaler)
         probe = Probe(self.detector, cell.optimizer.name, rule, ask, p.micro_batch)
-        self.diary = Diary(probe, looks, self.evaluation_steps, methods)
+        self.diary = Diary(probe, looks, told_at, methods)
         val = FaceFrames(*evaluated["val"], images[cell.train.store])
         tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)
         self.sets = [EvaluationSet("val", "val", "source-val", val), *tests]
@@ -231,6 +285,7 @@ class _Run:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
+            seed_rank(self.cell.seed, self.ranks.rank if self.ranks else 0)
             return 0
         state = checkpoint.load(path)
         check_same(path, state["stores"], self.fingerprints, "content of store")
@@ -240,7 +295,8 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        restore_random_state(state["random"])
+        restore_random_state(state["random"][self.ranks.rank if self.ranks else 0])
+        self.notes = state["notes"]
         self.measures = [Measure.model_validate(m) for m in state["measures"]]
         self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
         self.pending = [torch.tensor(loss, dtype=torch.float64) for loss in state["pending"]]
@@ -252,10 +308,15 @@ class _Run:
         """What a run may not change half-way, or it is not one run."""
         versions = {f"version of {name}": version for name, version in provenance.package_versions().items()}
         here = {"code": provenance.code_hash(), "device": provenance.device_name(self.device)}
-        every = str(self.cell.protocol.diagnostics_every)
-        return {**here, "number of threads": str(torch.get_num_threads()), "diagnostics_every": every, **versions}
+        processes, every = str(self.ranks.size if self.ranks else 1), str(self.cell.protocol.diagnostics_every)
+        here |= {"number of threads": str(torch.get_num_threads()), "number of processes": processes, "diagnostics_every": every}
+        return {**here, **versions}
 
     def _save(self, step: int) -> None:
+        random = [random_state()] if self.ranks is None else self.ranks.gather(random_state())
+        self.saved_at = time.monotonic()
+        if not self.writes:
+            return
         checkpoint.save(
             self.folder / "checkpoint.pt",
             {
@@ -268,7 +329,8 @@ class _Run:
                 "detector": self.detector.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict() if self.schedule else {},
-                "random": random_state(),
+                "random": random,
+                "notes": self.notes,
                 "measures": [m.model_dump(mode="json") for m in self.measures],
                 "curve": self.curve,
                 "diagnostics": [tuple(row) for row in self.diary.rows],
@@ -277,20 +339,24 @@ class _Run:
                 "seconds": self._seconds(),
             },
         )
-        self.saved_at = time.monotonic()
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
     def _after_step(self, step: int, loss: Tensor) -> None:
         self.pending.append(loss)
-        self.diary.after(step, self.writer)
+        if self.writes:
+            self.diary.after(step, self.writer, self.optimizer.diagnostics)
         self.report("train", step, self.plan.steps)
-        stop = self.should_stop()
+        if step == 1 and self.cell.protocol.weights_dtype != "fp32":
+            self._look_at_precision(step)  # at once, not after an epoch
+        stop, due = self.should_stop(), time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        if self.ranks is not None:
+            stop, due = self.ranks.any(stop, due)
         # An evaluation saves too, and only when it is whole: no checkpoint says that a step is done whose evaluation is not.
         if step in self.evaluation_steps:
             self._evaluate(step)
-        elif stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+        elif stop or due:
             self._save(step)
         if stop:
             raise Stopped(f"stopped after step {step} of {self.plan.steps}; run the same command to go on")
@@ -303,6 +369,32 @@ class _Run:
             )
         self.pending = []
         self.curve.append((step, loss))
+        self._look_at_precision(step)
+        if self.writes:
+            self._score(step, loss)
+        self._save(step)
+
+    def _look_at_precision(self, step: int) -> None:
+        """Say once what is left of the shifts where weights are rounded, and end a run whose gradients never fit float16."""
+        found = {
+            name: float(value) for name, value in self.optimizer.diagnostics.items() if name in ("realised_cosine", "loss_scale")
+        }
+        cosine = found.get("realised_cosine", 1.0)
+        if cosine < FAITHFUL and not self.notes:
+            self.notes.append(
+                f"weights_dtype {self.cell.protocol.weights_dtype}: the shift of {self.cell.optimizer.name} has a cosine of "
+                f"{cosine:.2f} with what is left of it after rounding (step {step}); take weights_dtype fp32, or a larger radius"
+            )
+            if self.writes:
+                warnings.warn(self.notes[0], UserWarning, stacklevel=2)
+        if found.get("loss_scale", 1.0) < LEAST_SCALE:
+            raise Diverged(
+                f"gradients overflow float16 at every scale (down to {found['loss_scale']:g} at step {step}); "
+                "take precision bf16 or fp32"
+            )
+
+    def _score(self, step: int, loss: float) -> None:
+        """Evaluate on every set, and write scores and curves."""
         self.writer.add_scalar("loss", loss, step)
         epoch = step / self.plan.batches.steps
         scored = []
@@ -318,7 +410,6 @@ class _Run:
         parts.mkdir(exist_ok=True)
         _write_parquet(pd.concat(scored, ignore_index=True), parts / f"{step:08d}.parquet")
         self.writer.flush()
-        self._save(step)
 
     def _finish(self) -> Record:
         """Join the scores of all evaluation points and say what was done, with what, where."""
@@ -354,7 +445,7 @@ class _Run:
             steps=self.plan.steps,
             measures=tuple(self.measures),
             losses=tuple(self.curve),
-            warnings=tuple(cell_warnings(cell, self.stores)),
+            warnings=(*cell_warnings(cell, self.stores), *self.notes),
             diagnostics=seen,
             provenance=Provenance(
                 version=provenance.own_version(),
@@ -367,6 +458,7 @@ class _Run:
                 cpu=provenance.cpu(),
                 device=provenance.device_name(self.device),
                 threads=torch.get_num_threads(),
+                processes=self.ranks.size if self.ranks else 1,
                 packages=provenance.package_versions(),
                 stores=self.fingerprints,
                 faces={name: store.info["settings"] for name, store in self.stores.items()},

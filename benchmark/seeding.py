@@ -31,6 +31,12 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def seed_rank(seed: int, rank: int) -> None:
+    """Another stream of torch's generators for each process of a run, or all would drop the same features of their faces."""
+    if rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+
+
 def random_state() -> dict[str, Any]:
     """The state of torch's generators, as tensors: what a checkpoint keeps so that dropout goes on where it stopped."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from benchmark.augment import augment
 from benchmark.data import BalancedBatches
 from benchmark.objective import BatchObjective
+from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
 
@@ -33,8 +34,10 @@ class Plan:
     evaluations_per_epoch: int
     seed: int
     augment: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     micro_batch: int | None
+    weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ranks: Ranks | None = None
 
     @property
     def steps(self) -> int:
@@ -52,6 +55,11 @@ def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
     groups = 1 if at_most is None else -(-len(batch) // at_most)
     rows = torch.arange(len(batch))
     return [batch.only(rows[i::groups]) for i in range(groups)] if groups > 1 else [batch]
+
+
+def share(batch: Batch, ranks: Ranks | None) -> Batch:
+    """The rank's part of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank."""
+    return batch if ranks is None else batch.only(torch.arange(ranks.rank, len(batch), ranks.size))
 
 
 def train(
@@ -78,7 +86,16 @@ def train(
         images = augment(plan.augment, batch.images, plan.seed, epoch, within)
         batch = replace(batch, images=images.contiguous(memory_format=torch.channels_last))
         before(step + 1, batch)
-        loss = optimizer.step(BatchObjective(detector, micro_batches(batch, plan.micro_batch), precision=plan.precision))
+        loss = optimizer.step(
+            BatchObjective(
+                detector,
+                micro_batches(share(batch, plan.ranks), plan.micro_batch),
+                plan.precision,
+                plan.weights_dtype,
+                optimizer.scaler,
+                plan.ranks,
+            )
+        )
         if schedule is not None:
             schedule.step()
         after(step + 1, loss)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizers.registry import RegistryError
+from optimizers.scaling import factor, keep_buffers, put_back_unless_finite
 from optimizers.vector import Vector
 
 
@@ -34,6 +35,10 @@ class Objective(Protocol):
     @property
     def domain(self) -> int | None:
         """Index of the domain that all the examples belong to, for a member of `domains()`; None for the whole."""
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What the passes noticed, by name, as `Rule.diagnostics`."""
 
     def weights(self) -> Vector:
         """A copy of the trainable weights, at theta."""
@@ -115,34 +120,71 @@ class Optimizer:
         base: a torch optimizer over the detector's parameters. Weight decay, momentum and schedules are its own.
         detector: the model; the rule is attached to it.
         clip: largest l2 norm of the combined gradient, or None.
+        scaler: for fp16; the objective of every step must be given the same one. A step whose combined gradient holds an Inf or
+            a NaN is then undone: the base optimizer is skipped, the buffers (BatchNorm's running statistics, which an overflow in
+            the forward pass would poison for good) are those from before the step, and the scale is lowered.
 
     Raises:
         RegistryError: a rule that this detector gives no hold, or a clip that is no positive number.
     """
 
-    def __init__(self, rule: Rule, base: torch.optim.Optimizer, detector: nn.Module, clip: float | None = None) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        base: torch.optim.Optimizer,
+        detector: nn.Module,
+        clip: float | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
         if clip is not None and not clip > 0:
             raise RegistryError(f"clip must be a positive number or none at all, not {clip!r}")
-        self.rule, self.base, self.clip = rule, base, clip
+        self.rule, self.base, self.clip, self.scaler = rule, base, clip, scaler
+        self._detector, self._skipped = detector, torch.zeros((), dtype=torch.int64)
+        self._noticed: dict[str, Tensor] = {}
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         rule.attach(detector)
 
     def step(self, objective: Objective) -> Tensor:
         """One update of the weights; returns the loss at the unmoved weights (detached, on the device)."""
+        kept = keep_buffers(self._detector) if self.scaler is not None else {}
         gradient = self.rule.gradient(objective)
         if self.clip is not None:
             gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient  # torch's own clip_grad_norm_
+        if self.scaler is not None:
+            finite = put_back_unless_finite(self._detector, kept, gradient)
+            self._skipped = self._skipped.to(finite.device, non_blocking=True) + ~finite
+            # The scaler takes the scale away again, exactly, since it is a power of two, and looks for Inf and NaN while it does.
+            gradient = factor(self.scaler, self.parameters[0].device) * gradient
         for p in self.parameters:
             p.grad = gradient.parts.get(p)
-        self.base.step()
+        if self.scaler is None:
+            self.base.step()
+        else:
+            self.scaler.step(self.base)
+            self.scaler.update()
         self.base.zero_grad(set_to_none=True)
+        self._noticed = dict(objective.diagnostics)
         return objective.loss
 
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What rule, objective and scaler noticed in the last step, by name: detached 0-dim tensors on the device."""
+        scale = {}
+        if self.scaler is not None:
+            scale = {"loss_scale": factor(self.scaler, self.parameters[0].device), "skipped_steps": self._skipped}
+        return {**self.rule.diagnostics, **self._noticed, **scale}
+
     def state_dict(self) -> dict[str, Any]:
-        """The rule's and the base optimizer's state; no copy of the weights."""
-        return {"rule": self.rule.state_dict(), "base": self.base.state_dict()}
+        """The rule's and the base optimizer's state, and the scaler's where there is one; no copy of the weights."""
+        state: dict[str, Any] = {"rule": self.rule.state_dict(), "base": self.base.state_dict()}
+        if self.scaler is not None:
+            state |= {"scaler": self.scaler.state_dict(), "skipped_steps": int(self._skipped)}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.rule.load_state_dict(state["rule"])
         self.base.load_state_dict(state["base"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+            self._skipped = torch.tensor(state["skipped_steps"])

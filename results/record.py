@@ -130,7 +130,8 @@ class Provenance(Strict):
         dirty: whether the checkout had uncommitted changes, or None where that is unknown.
         python, platform, cpu: versions and model names as the interpreter reports them.
         device: what computed, such as "cpu" or "NVIDIA A100-SXM4-80GB".
-        threads: of torch on the CPU.
+        threads: of torch on the CPU, in each process.
+        processes: that shared each step's faces.
         packages: name -> version.
         stores: name of a face store -> its fingerprint.
         faces: name of a face store -> the settings that its faces were made with: mode, switches, size, landmark model.
@@ -149,6 +150,7 @@ class Provenance(Strict):
     cpu: str
     device: str
     threads: int = Field(ge=1)
+    processes: int = Field(1, ge=1)
     packages: dict[str, str]
     stores: dict[str, str]
     faces: dict[str, Settings] = Field(default_factory=dict)
@@ -220,7 +222,7 @@ class Record(Strict):
         steps: optimizer steps taken.
         measures: every evaluation, in order of time.
         losses: (step, training loss); the loss is None where it was not finite.
-        warnings: sentences about what makes the numbers say less than they seem to.
+        warnings: sentences about what makes the numbers say less than they seem to, such as what rounding left of the shifts.
         diagnostics: gradients and sharpness on the way; None where the run did not look, or is of a version that could not.
         provenance: under which circumstances.
     """

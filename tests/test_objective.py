@@ -112,7 +112,8 @@ def test_bf16_casts_activations_and_nothing_else() -> None:
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     detector = Looking()
     g = rule("sam", detector).gradient(BatchObjective(detector, [float32()], precision="bf16"))
-    assert seen == [(torch.float32, torch.bfloat16)] * 2
+    # Beside theta the activations are float32 too: a cast of the weights would round the shift away.
+    assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
     assert {part.dtype for part in g.parts.values()} == {torch.float32}
     seen.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -131,7 +132,7 @@ def test_bf16_pushes_features() -> None:
 @pytest.mark.parametrize(
     ("make", "precision", "sentence"),
     [
-        (Tiny, "fp16", "precision 'fp16' is not supported"),
+        (Tiny, "fp8", "precision 'fp8' is not supported"),
         (lambda: Tiny().bfloat16(), "fp32", "torch.bfloat16"),
         (lambda: Tiny().double(), "bf16", "torch.float64"),
         (lambda: Tiny().requires_grad_(False), "fp32", "no weight to train"),

@@ -8,6 +8,7 @@ from optimizer_reference import EQUAL, Tiny, faces
 from torch import Tensor, nn
 
 from benchmark.objective import BatchObjective
+from detectors import DETECTORS
 from detectors.base import Batch, Prediction
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer, Rule
@@ -82,6 +83,23 @@ def test_cumulative_average_and_shared_norm() -> None:
     assert torch.equal(norm.running_mean, twin.first[1].running_mean)
     assert torch.equal(norm.running_var, twin.first[1].running_var)
     assert norm.track_running_stats
+
+
+@pytest.mark.parametrize(("name", "passes"), [("sam", 1), ("sagm", 1), ("pim", 1), ("roga", 3)])
+def test_a_meso4_whose_norms_are_shared(name: str, passes: int) -> None:
+    """As DeepfakeBench's are, by two convolutions each: a step moves them as so many plain passes do."""
+    detector, twin = (DETECTORS.build("meso4", size=64) for _ in range(2))
+    twin.load_state_dict(detector.state_dict())
+    for model in (detector, twin):
+        model.block2.bn, model.block4.bn = model.block1.bn, model.block3.bn
+    batch = faces(EQUAL, 0, torch.float32, size=64)
+    rule(name, detector).gradient(BatchObjective(detector, [batch]))
+    for k in range(passes):
+        twin((batch if passes == 1 else batch.only(batch.domains == k)).images)
+    assert counts(detector) == [2 * passes] * 2
+    twins = dict(twin.named_buffers())
+    assert all(torch.allclose(b, twins[name], rtol=1e-6) for name, b in detector.named_buffers())
+    assert all(m.track_running_stats for m in detector.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_an_explosion_in_the_second_pass_spares_the_statistics() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,9 +96,11 @@ def run_grid(
     from detectors import DETECTORS
 
     check_device(device)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
+    console.quiet = not first
     cells = chosen(study.cells(), only)
     steps, warnings = look_ahead(cells, data)
-    for sentence in warnings:
+    for sentence in warnings if first else []:
         warn(sentence)
     folder = runs / study.name
     if folder.exists() and not folder.is_dir():
@@ -106,7 +109,8 @@ def run_grid(
         DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
     done = finished(cells, folder, data)
     todo = [c for c in cells if c.id not in done]
-    write_index(study, folder, add)
+    if first:
+        write_index(study, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
         return None
@@ -156,7 +160,8 @@ def run_grid(
 def finish(outcome: Any) -> None:
     """Exit code of a command that ran cells: 130 if stopped, 1 if a cell failed."""
     if outcome is not None and outcome.stopped:
-        errors.print("Stopped; checkpoints are written. Run the same command to go on.")
+        if not console.quiet:
+            errors.print("Stopped; checkpoints are written. Run the same command to go on.")
         raise typer.Exit(130)
     if outcome is not None and (outcome.failed or outcome.busy):
         raise typer.Exit(1)

@@ -77,7 +77,7 @@ def measure(detector: Detector, name: str, batch: Batch, domains: int, rounds: i
     optimizer = Optimizer(rule, build_base(rule.base, detector.parameters()), detector)
     ask = partial(BatchObjective, detector, precision=precision)
     probe = Probe(detector, name, rule, ask)
-    every = min(schedule("auto", LONG, {LONG}, rule, domains).steps)
+    every = min(schedule("auto", LONG, rule, domains).steps)
     steps, looks = [], []
     for number in range(rounds + 2):
         started = _now(batch)

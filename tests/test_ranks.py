@@ -1,0 +1,145 @@
+"""Two processes compute what one does, for every optimizer; they stop, go on and fail together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_worker
+import torch
+from optimizer_reference import Tiny, faces
+from ranks_worker import CASES, DOMAINS, MINE, Case, run_case
+from test_run import CONTENT, assert_same, cell
+from torch import Tensor
+
+from benchmark.config import ConfigError
+from benchmark.objective import BatchObjective
+from benchmark.run import run_cell
+from benchmark.together import asked_to_stop, own_device
+from results.record import Record
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each rank computed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    codes = ranks_worker.launch(ranks_worker.objectives, str(folder))
+    told = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks_worker.SIZE)]
+    told[0] |= {"codes": codes, "noticed": float((folder / "noticed").read_text())}
+    return told
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in other)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(v) for v in vars(case).values()))
+def test_two_ranks_are_one_process(found: list[dict[str, Any]], case: Case) -> None:
+    """Without BatchNorm, or in evaluation mode, that of the undivided batch; else that of the ranks' micro-batches in turn."""
+    ours, theirs = found[0][case.key], found[1][case.key]
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    by_batch_statistics = case.norm and not case.evaluation
+    parts = [ends for rank in MINE for ends in rank] if by_batch_statistics else [(0, len(DOMAINS))]
+    alone = run_case(case, parts)
+    running = {name for name in alone if "running" in name or "tracked" in name} if by_batch_statistics else set()
+    assert difference(ours, {name: t for name, t in alone.items() if name not in running}) < 1e-12
+    start = Tiny(norm=case.norm).double().state_dict()
+    assert difference(ours, {name: t for name, t in start.items() if name not in running}) > 1e-3  # it did learn
+
+
+def test_running_statistics_are_the_mean_over_examples(found: list[dict[str, Any]]) -> None:
+    (together, own), (same, others) = found[0]["statistics"], found[1]["statistics"]
+    for name, value in together.items():
+        assert torch.equal(value, same[name])
+        expected = own[name] if value.dtype == torch.int64 else 6 / 9 * own[name] + 3 / 9 * others[name]
+        assert torch.allclose(value, expected, atol=1e-6)
+    assert int(together["first.1.num_batches_tracked"]) == 1
+    assert not torch.allclose(own["first.1.running_mean"], others["first.1.running_mean"])
+
+
+def test_an_overflow_on_one_rank_undoes_the_step_on_all(found: list[dict[str, Any]]) -> None:
+    one, other = found[0]["overflow"], found[1]["overflow"]
+    assert float(one["scale"]) == float(other["scale"]) == 512
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_rank_may_have_nothing(found: list[dict[str, Any]]) -> None:
+    alone = BatchObjective(Tiny().double(), [faces([0, 1, 1])])
+    norm, loss = float(alone.gradient().norm()), float(alone.loss)
+    for rank in found:
+        assert rank["empty"][:2] == pytest.approx((norm, loss), rel=1e-12)
+        assert rank["empty"][2:] == (3, [1, 2])
+
+
+def test_a_rank_that_fails_does_not_leave_the_other_waiting(found: list[dict[str, Any]]) -> None:
+    """Rank 0 waits for the gradient of a rank that has ended by an exception, with a minute's patience."""
+    assert found[0]["codes"] == [1, 1]
+    assert found[0]["noticed"] < 30
+
+
+def test_a_cell_in_two_processes(data: Path, tmp_path: Path) -> None:
+    """It learns what one process does with the same micro-batches, and resumes to the bit when any rank is asked to stop."""
+    protocol = {**CONTENT["protocol"], "epochs": 1, "batch_size": 8}
+    two = cell(protocol=protocol)
+    assert ranks_worker.launch(ranks_worker.cells, str(tmp_path), two.model_dump(mode="json"), str(data)) == [0, 0]
+    assert all("stopped after step 2 of" in (tmp_path / f"stopped{rank}").read_text() for rank in range(2))
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    record = Record.load(tmp_path / "whole" / "record.json")
+    assert record.provenance.processes == 2
+    alone = run_cell(cell(protocol={**protocol, "micro_batch": 4}), tmp_path / "alone", data)
+    assert record.losses[-1][1] == pytest.approx(alone.losses[-1][1], rel=1e-3)
+
+
+def test_torchrun(data: Path, tmp_path: Path) -> None:
+    """`dfgrid train` as a user starts it: one record, one table."""
+    script = tmp_path / "dfgrid.py"
+    script.write_text("import sys; from benchmark.cli import main; sys.argv[0] = 'dfgrid'; main()\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script), "train"]
+    command += ["--detector", "resnet10", "--optimizer", "sam", "--store", str(data / "stores" / "mini-a")]
+    command += ["--method", "Deepfakes", "--set", "detector.size=32", "--set", "detector.width=4", "--epochs", "1"]
+    command += ["--batch-size", "8", "--runs", str(tmp_path / "runs")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("log loss") == 1
+    (path,) = (tmp_path / "runs" / "train").glob("*/record.json")
+    assert Record.load(path).provenance.processes == 2
+
+
+class Nine:
+    """Nine processes, as far as is needed to be told that they are too many."""
+
+    rank, size = 0, 9
+
+    def first(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+def test_more_processes_than_pairs_of_faces(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="8 faces are too few for 9 processes"):
+        run_cell(cell(), tmp_path / "c", data, ranks=Nine())  # type: ignore[arg-type]
+
+
+def test_ctrl_c_asks_first_and_then_ends() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with asked_to_stop() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_every_process_has_a_gpu_of_its_own() -> None:
+    assert own_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="take --device cuda"):
+        own_device("cuda:1")
