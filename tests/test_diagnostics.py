@@ -20,9 +20,10 @@ from test_run import CONTENT, assert_same
 from torch import nn
 
 from benchmark.checkpoint import load
-from benchmark.config import Cell, ConfigError, Grid, parse
+from benchmark.config import Cell, ConfigError, Grid
 from benchmark.diagnostics import RADIUS, SHARE, Probe, radii, schedule
 from benchmark.objective import BatchObjective
+from benchmark.reading import parse
 from benchmark.run import run_cell
 from benchmark.train import Stopped, micro_batches
 from detectors.base import Batch
