@@ -19,6 +19,7 @@ from benchmark.config import ConfigError, Grid
 from benchmark.data import FaceFrames
 from benchmark.launch import run_cells, write_index
 from benchmark.probe import Trained, find_trained, fixed_choice, probe_sharpness
+from benchmark.study import study_of
 from results.record import Record, RecordError
 from results.scores import load_scores
 from results.sharpness import ProbeSettings, SharpnessReport
@@ -33,7 +34,7 @@ GRID = Grid.model_validate(
 def grid(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid of two cells of which one is finished; tests copy it."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    write_index(GRID, folder)
+    write_index(study_of(GRID), folder)
     run_cells(GRID.cells()[:1], folder, data)
     return folder
 
