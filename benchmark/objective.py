@@ -112,8 +112,9 @@ class BatchObjective:
                 index = batch.domains.tolist()
                 for domain in sorted(set(index)):
                     rows = [row for row, other in enumerate(index) if other == domain]
-                    whole = len(rows) == len(index)
-                    parts.setdefault(domain, []).append(batch if whole else batch.only(torch.tensor(rows)))
+                    together = slice(rows[0], rows[-1] + 1)  # no copy where the domain's faces lie side by side
+                    some = together if len(rows) == rows[-1] + 1 - rows[0] else torch.tensor(rows)
+                    parts.setdefault(domain, []).append(batch.only(some))
             self._domains = [self._part(domain, parts[domain]) for domain in sorted(parts)]
         return self._domains
 
@@ -138,11 +139,14 @@ class BatchObjective:
                     masks.append(_generators(self.device))
                 else:
                     _set_generators(self.device, self._masks[number])
-                loss = self._forward(batch) * (len(batch) / self.examples)
+                loss = self._forward(batch)
+                if len(self.batches) > 1:
+                    loss = loss * (len(batch) / self.examples)
                 losses.append(loss.detach())
-                total = total + differentiate(loss)
+                part = differentiate(loss)
+                total = total.spent() + part if number else part
         if first:
-            self._masks, self._loss = masks, torch.stack(losses).sum()
+            self._masks, self._loss = masks, torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         return total
 
     def _forward(self, batch: Batch) -> Tensor:
@@ -169,20 +173,28 @@ def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create
 
 @contextmanager
 def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[None]:
-    """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors."""
-    moving = list(at.parts)
-    if not set(moving) <= set(parameters):
+    """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors.
+
+    The sum is written to other memory, which the parameters hold for the time being, so theta's own is never touched. A vector
+    that was spent lends its memory.
+    """
+    if not set(at.parts) <= set(parameters):
         raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
-    saved = copies(moving)
+    moving, home = list(at.parts), [p.data for p in at.parts]
+    alike = all(e.dtype == w.dtype and e.stride() == w.stride() for e, w in zip(at.parts.values(), home, strict=True))
+    if at.owned and alike:
+        shift, away = home, list(at.spent().parts.values())
+    else:
+        shift, away = list(at.parts.values()), copies(home)
+    if moving:
+        torch._foreach_add_(away, shift)
     try:
-        if moving:
-            with torch.no_grad():
-                torch._foreach_add_(moving, list(at.parts.values()))
+        for p, moved in zip(moving, away, strict=True):
+            p.data = moved
         yield
     finally:
-        if moving:
-            with torch.no_grad():
-                torch._foreach_copy_(moving, saved)
+        for p, weights in zip(moving, home, strict=True):
+            p.data = weights
 
 
 @contextmanager

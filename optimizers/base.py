@@ -107,9 +107,9 @@ class Optimizer:
         """One update of the weights; returns the loss at the unmoved weights (detached, on the device)."""
         gradient = self.rule.gradient(objective)
         if self.clip is not None:
-            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient  # torch's own clip_grad_norm_
+            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient.spent()  # torch's own clip_grad_norm_
         for p in self.parameters:
-            p.grad = gradient.parts.get(p)
+            p.grad = _laid_out(gradient.parts.get(p), p)
         self.base.step()
         self.base.zero_grad(set_to_none=True)
         return objective.loss
@@ -122,3 +122,14 @@ class Optimizer:
         """Take back what `state_dict` gave."""
         self.rule.load_state_dict(state["rule"])
         self.base.load_state_dict(state["base"])
+        for p, memory in self.base.state.items():
+            for key, value in memory.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    memory[key] = _laid_out(value, p)
+
+
+def _laid_out(tensor: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The same numbers in the weight's memory format: torch's fused optimizers pair them by place in memory, unchecked."""
+    if tensor is None or tensor.stride() == weight.stride():
+        return tensor
+    return torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,10 +60,28 @@ class Base:
                 raise RegistryError(f"base optimizer '{self.name}': {key} must be a finite number, not {value!r}")
             if isinstance(self.defaults[key], bool) != isinstance(value, bool):
                 raise RegistryError(f"base optimizer '{self.name}': {key} cannot be {value!r}")
+        trained = [p for p in parameters if p.requires_grad]
         try:
-            return self.cls([p for p in parameters if p.requires_grad], **settings)
+            return self.cls(trained, **settings, **_kernels(self.cls, trained))
         except (ValueError, TypeError) as error:
             raise RegistryError(f"base optimizer '{self.name}': {error}") from error
+
+
+def _kernels(cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter]) -> dict[str, bool]:
+    """One kernel for the whole update where this torch has it for the device (its rounding differs in the last bit), else foreach."""
+    kinds = {(p.device.type, p.dtype) for p in parameters}
+    return {"fused": True} if all(_can_fuse(cls, *kind) for kind in kinds) else {"foreach": True}
+
+
+@functools.cache
+def _can_fuse(cls: type[torch.optim.Optimizer], device: str, dtype: torch.dtype) -> bool:
+    probe = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+    probe.grad = torch.zeros_like(probe)
+    try:
+        cls([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
+    except (RuntimeError, TypeError):  # an older torch: SGD or the device is not among them, or the argument is unknown
+        return False
+    return True
 
 
 BASES = {

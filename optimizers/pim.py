@@ -73,7 +73,7 @@ class PIM(_Pushing):
         g, d = self._first_pass(objective, weights=self.alpha != 1)
         with self.features.pushed(self.r / (d.norm() + TINY) * d):
             pushed = objective.gradient()
-        return (1 - self.alpha) * g + self.alpha * pushed
+        return (1 - self.alpha) * g.spent() + self.alpha * pushed.spent()
 
 
 @dataclass
@@ -107,5 +107,6 @@ class DualFlat(_Pushing):
         g, d = self._first_pass(objective, weights=True)
         with self.features.pushed(self.r / (d.norm() + TINY) * d):
             pushed = objective.gradient()
-        moved = objective.gradient(at=self.rho / (g.norm() + TINY) * g)
-        return (1 - self.alpha - self.beta) * g + self.alpha * pushed + self.beta * moved
+        e = self.rho / (g.norm() + TINY) * g
+        moved = objective.gradient(at=e.spent())
+        return (1 - self.alpha - self.beta) * g.spent() + self.alpha * pushed.spent() + self.beta * moved.spent()
