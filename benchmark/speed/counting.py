@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +17,16 @@ NO_KERNEL = frozenset(
     "aten::" + name
     for name in (
         "empty empty_like empty_strided resize_ set_ detach alias view _unsafe_view expand as_strided t transpose permute select "
-        "slice narrow squeeze unsqueeze split split_with_sizes unbind lift_fresh"
+        "slice narrow squeeze unsqueeze split split_with_sizes unbind lift_fresh _has_compatible_shallow_copy_type"
     ).split()
 )
-"""Operators that allocate or look at memory and run nothing on the device."""
+"""Operators that allocate, look at memory or check types, and run nothing on the device."""
 
 WAITS = frozenset({"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"})
 """Operators whose result the host needs before it can go on."""
+
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own remarks would run through the progress bar
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,12 @@ class Count:
     """What some work took.
 
     Attributes:
-        launches: on a GPU the kernels, on a CPU the aten operators that are called from outside aten (a foreach function is one).
+        launches: by name, on a GPU the kernels, on a CPU the aten operators that are called from outside aten (a foreach function is one).
         waits: how often the host waited for the device.
         peak: largest memory that was allocated at once beyond what was there before, bytes.
     """
 
-    launches: int
+    launches: Counter[str]
     waits: int
     peak: int
 
@@ -48,7 +53,7 @@ def _on_cpu(work: Callable[[], object]) -> Count:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
         work()
     events = found.events() or ()
-    launches = sum(_called_from_outside(e) and e.name not in NO_KERNEL for e in events)
+    launches = Counter(e.name for e in events if _called_from_outside(e) and e.name not in NO_KERNEL)
     assert found.profiler is not None
     raw: Any = found.profiler.kineto_results
     memory = sorted((e.start_ns(), e.nbytes()) for e in raw.events() if e.name() == "[memory]")
@@ -75,7 +80,7 @@ def _on_cuda(work: Callable[[], object], device: torch.device) -> Count:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as found:
         work()
         torch.cuda.synchronize(device)
-    kernels = [e for e in found.events() or () if e.device_type == DeviceType.CUDA and not e.name.startswith(("Memcpy", "Memset"))]
+    kernels = Counter(e.name for e in found.events() or () if e.device_type == DeviceType.CUDA and not e.name.startswith("Mem"))
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()
@@ -87,4 +92,4 @@ def _on_cuda(work: Callable[[], object], device: torch.device) -> Count:
             work()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return Count(len(kernels), sum("synchronizing CUDA operation" in str(w.message) for w in said), peak)
+    return Count(kernels, sum("synchronizing CUDA operation" in str(w.message) for w in said), peak)
