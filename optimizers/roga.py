@@ -66,7 +66,7 @@ class RoGA(Rule):
         if self.align == "global":
             own = list(own)
             main = _total(shares, own)
-        return _total(shares, (self._term(domain, g, main) for domain, g in zip(domains, own, strict=True)))
+        return _total(shares, (self._term(domain, g, main).spent() for domain, g in zip(domains, own, strict=True)))
 
     def _term(self, domain: Objective, g: Vector, main: Vector | None) -> Vector:
         """The gradient of one domain's part of the objective, aligned with `main` or with its own g_i."""
@@ -88,4 +88,4 @@ def _total(shares: list[float], vectors: Iterable[Vector]) -> Vector:
     total = Vector({})
     for share, vector in zip(shares, vectors, strict=True):
         total = total.spent().plus(vector, times=share) if total.parts else share * vector
-    return total
+    return Vector(total.parts)  # a value again, even where it is but one spent term

@@ -101,7 +101,10 @@ class Vector:
         both = [leaf for leaf in self.parts if leaf in other.parts]
         theirs = [other.parts[leaf] for leaf in both]
         if len(both) == len(self.parts) == len(other.parts):
-            return Vector(self._map("add", theirs, alpha=times).parts)
+            result = Vector(self._map("add", theirs, alpha=times).parts)
+            if other.owned:
+                other._parts = None  # nobody may use it again: free its memory
+            return result
         mine, alone = self.without(both), other.without(both)
         common = self.only(both)._map("add", theirs, alpha=times)
         return Vector({**mine.parts, **common.parts, **(alone if times == 1 else times * alone).parts}, shared=True)

@@ -17,10 +17,10 @@ from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from optimizers.vector import Vector
 
-LAUNCHES = {"sgd": 4, "adam": 4, "sam": 12, "asam": 20, "gnp": 16, "sagm": 16, "roga": 60, "pim": 50, "dualflat": 66}
+LAUNCHES = {"adam": 4, "sam": 12, "gnp": 16, "sagm": 16, "roga": 60, "pim": 50, "dualflat": 66}
 """At most so many beyond the passes: two for each of ResNet's pushed blocks in PIM, whose pushing is not the passes'."""
 
-COPIES = {"sgd": 0, "adam": 0, "sam": 1, "asam": 2, "gnp": 2, "sagm": 2, "roga": 3, "pim": 0.2, "dualflat": 3}
+COPIES = {"adam": 0, "sam": 1, "gnp": 2, "sagm": 2, "roga": 3, "pim": 0.2, "dualflat": 3}
 """Of the weights, at most, a tenth aside; PIM's are its normalised features."""
 
 
