@@ -6,6 +6,7 @@ like its equation, plain SGD is a rule too, and the training loop has no branch 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -65,6 +66,13 @@ class Rule:
         found: dict[str, Tensor] = self.__dict__.setdefault("_diagnostics", {})
         return found
 
+    def check(self, detector: type) -> None:
+        """Whether a class of detectors gives the rule what it needs, asked before a detector is built or data are read.
+
+        Raises:
+            RegistryError: it does not.
+        """
+
     def attach(self, detector: nn.Module) -> None:
         """Get to know the detector's parameters or features, where the rule needs that.
 
@@ -97,8 +105,8 @@ class Optimizer:
     """
 
     def __init__(self, rule: Rule, base: torch.optim.Optimizer, detector: nn.Module, clip: float | None = None) -> None:
-        if clip is not None and not clip > 0:
-            raise RegistryError(f"clip must be a positive number or none at all, not {clip!r}")
+        if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
+            raise RegistryError(f"clip must be a finite number above 0 or none at all, not {clip!r}")
         self.rule, self.base, self.clip = rule, base, clip
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         rule.attach(detector)

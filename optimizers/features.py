@@ -83,11 +83,7 @@ class FeatureShift:
 
     def __init__(self, detector: nn.Module, names: Sequence[str]) -> None:
         kind = type(detector).__name__
-        if not names:
-            raise RegistryError(
-                f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
-                "give its class a tuple `shallow` of submodule names, or take another optimizer"
-            )
+        check_named(kind, names)
         modules: dict[nn.Module, str] = {}
         for name in names:
             try:
@@ -123,6 +119,23 @@ class FeatureShift:
                 )
                 stack.callback(handle.remove)
             yield
+
+
+def check_named(kind: str, names: object) -> None:
+    """Some modules must be named.
+
+    Args:
+        kind: the detector's class.
+        names: its `shallow`.
+
+    Raises:
+        RegistryError: none are.
+    """
+    if not names:
+        raise RegistryError(
+            f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
+            "give its class a tuple `shallow` of submodule names, or take another optimizer"
+        )
 
 
 def _shapes(detector: nn.Module, modules: list[nn.Module], example: Tensor) -> list[tuple[int, ...] | None]:

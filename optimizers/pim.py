@@ -8,7 +8,7 @@ from torch import nn
 
 from optimizers import checks
 from optimizers.base import Objective, Rule
-from optimizers.features import FeatureShift
+from optimizers.features import FeatureShift, check_named
 from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
 
@@ -19,6 +19,10 @@ class _Pushing(Rule):
 
     _features: FeatureShift | None = field(default=None, init=False, repr=False, compare=False)
     _weights: list[nn.Parameter] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def check(self, detector: type) -> None:
+        """Its class must name shallow modules."""
+        check_named(detector.__name__, getattr(detector, "shallow", ()))
 
     def attach(self, detector: nn.Module) -> None:
         """Find the submodules that `detector.shallow` names.
