@@ -176,10 +176,14 @@ class _Run:
         seed_everything(cell.seed)
         self.detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(self.device)
         self.detector.to(memory_format=torch.channels_last)
+        # First of all, so that a rule can refuse a detector before faces are decoded.
+        p = cell.protocol
+        rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+        base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
+        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
         (rows, methods), evaluated = select(cell, self.stores)
         images = {name: self._images(name) for name in self.stores}
         training = FaceFrames(rows, methods, images[cell.train.store])
-        p = cell.protocol
         self.plan = Plan(
             p.epochs,
             BalancedBatches(training, p.batch_size, cell.seed),
@@ -194,9 +198,6 @@ class _Run:
             raise ConfigError(
                 f"protocol.evaluations_per_epoch is {p.evaluations_per_epoch}, but an epoch has {self.plan.batches.steps} steps"
             )
-        rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
-        base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
-        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
         val = FaceFrames(*evaluated["val"], images[cell.train.store])
         tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)

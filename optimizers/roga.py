@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from optimizers import checks
 from optimizers.base import Objective, Rule
+from optimizers.derivatives import check_twice_differentiable
 from optimizers.vector import TINY, Vector
 
 
@@ -55,6 +58,15 @@ class RoGA(Rule):
         checks.choice("form", self.form, ("first_order", "exact"))
         checks.choice("align", self.align, ("domain", "global"))
         checks.choice("weighting", self.weighting, ("equal", "size"))
+
+    def attach(self, detector: nn.Module) -> None:
+        """The exact form must be able to differentiate the detector twice.
+
+        Raises:
+            RegistryError: it cannot.
+        """
+        if self.form == "exact" and self.variant != "b":
+            check_twice_differentiable(detector, "roga with `form: exact`")
 
     def gradient(self, objective: Objective) -> Vector:
         """Equation 6 of the paper."""
