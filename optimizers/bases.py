@@ -58,7 +58,6 @@ class Base:
         except (ValueError, TypeError) as error:
             raise RegistryError(f"base optimizer '{self.name}': {error}") from error
 
-
     def _check(self, key: str, value: Any) -> None:
         # Not left to torch: it lets a NaN through wherever it asks `x < 0`, infinities, and a momentum that grows without bound.
         default = self.defaults[key]
@@ -66,25 +65,25 @@ class Base:
             checks.flag(key, value)
         elif isinstance(default, tuple):
             if not isinstance(value, tuple) or len(value) != len(default):
-                raise ValueError(f"{key} must be {len(default)} numbers from 0 to below 1, not {checks.shown(value)}")
+                raise ValueError(f"{key} must be a pair of numbers from 0 to below 1, not {checks.shown(value)}")
             for place, one in enumerate(value):
                 checks.number(f"{key}[{place}]", one, below=1.0)
         else:
             checks.number(key, value, below=1.0 if key == "momentum" else math.inf)
 
 
-def _kernels(cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter]) -> dict[str, bool]:
-    """One kernel for the whole update where this torch has it for the device (its rounding differs in the last bit), else foreach."""
+def _kernels(cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """One kernel for the whole update where torch has it for the device (it rounds otherwise in the last bit), else foreach."""
     kinds = {(p.device.type, p.dtype) for p in parameters}
-    return {"fused": True} if all(_can_fuse(cls, *kind) for kind in kinds) else {"foreach": True}
+    return {"fused": True} if all(_can_fuse(cls, *kind) for kind in kinds)  # type: ignore[arg-type] else {"foreach": True}
 
 
 @functools.cache
-def _can_fuse(cls: type[torch.optim.Optimizer], device: str, dtype: torch.dtype) -> bool:
+def _can_fuse(cls: Any, device: str, dtype: torch.dtype) -> bool:
     probe = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
     probe.grad = torch.zeros_like(probe)
     try:
-        cls([probe], lr=0.0, fused=True).step()  # type: ignore[call-arg]
+        cls([probe], lr=0.0, fused=True).step()
     except (RuntimeError, TypeError):  # an older torch: SGD or the device is not among them, or the argument is unknown
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -110,10 +110,8 @@ class FeatureShift:
         """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably."""
         with ExitStack() as stack:
             for module, leaves in self._shifts.items():
-                if at is None:
-                    function, shift = _Unpushed.apply, leaves
-                else:
-                    function, shift = push, tuple(at.parts.get(leaf, leaf).detach() for leaf in leaves)
+                function: Callable[..., Tensor] = _Unpushed.apply if at is None else push
+                shift = leaves if at is None else tuple(at.parts.get(leaf, leaf).detach() for leaf in leaves)
                 handle = module.register_forward_hook(
                     lambda _module, _inputs, output, function=function, shift=shift: function(output, *shift)
                 )

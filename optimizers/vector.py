@@ -45,7 +45,7 @@ class Vector:
             RuntimeError: the vector was spent.
         """
         if self._parts is None:
-            raise RuntimeError("this vector was spent: its memory holds something else now; call spent() only where it is used last")
+            raise RuntimeError("this vector was spent, and its memory holds something else; call spent() where it is used last")
         return self._parts
 
     def spent(self) -> Vector:

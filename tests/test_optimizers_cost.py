@@ -43,8 +43,9 @@ def test_launches_waits_and_memory(measured: dict[str, tuple[int, int, float]], 
 
 def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "table.md"
-    options = "--detectors meso4 --optimizers sam roga --repeats 2 --batch 8 --size 32 --markdown".split()
-    monkeypatch.setattr(sys, "argv", ["optimizers", *options, str(file)])
+    names = ["--detectors", "meso4", "--optimizers", "sam", "roga"]
+    sizes = ["--repeats", "2", "--batch", "8", "--size", "32", "--markdown", str(file)]
+    monkeypatch.setattr(sys, "argv", ["optimizers", *names, *sizes])
     speed.main()
     assert "meso4: 8 faces of 32 px" in capsys.readouterr().out
     rows = {line.split(" | ")[0]: line for line in file.read_text(encoding="utf-8").splitlines()}
@@ -108,7 +109,6 @@ def test_fused_kernels_meet_gradients_of_another_layout() -> None:
 
     class Fixed:
         base = "sgd"
-        diagnostics: dict[str, torch.Tensor] = {}
 
         def attach(self, detector: nn.Module) -> None: ...
 

@@ -16,9 +16,10 @@ from torch.profiler import ProfilerActivity, profile
 NO_KERNEL = frozenset(
     "aten::" + name
     for name in (
-        "empty empty_like empty_strided resize_ set_ detach alias view _unsafe_view expand as_strided t transpose permute select "
-        "slice narrow squeeze unsqueeze split split_with_sizes unbind lift_fresh _has_compatible_shallow_copy_type"
-    ).split()
+        *("empty", "empty_like", "empty_strided", "resize_", "set_", "_has_compatible_shallow_copy_type"),
+        *("detach", "alias", "view", "_unsafe_view", "expand", "as_strided", "t", "transpose", "permute", "select", "slice"),
+        *("narrow", "squeeze", "unsqueeze", "split", "split_with_sizes", "unbind", "lift_fresh"),
+    )
 )
 """Operators that allocate, look at memory or check types, and run nothing on the device."""
 
@@ -34,7 +35,8 @@ class Count:
     """What some work took.
 
     Attributes:
-        launches: by name, on a GPU the kernels, on a CPU the aten operators that are called from outside aten (a foreach function is one).
+        launches: by name, on a GPU the kernels, on a CPU the aten operators that are called from outside aten (a foreach function
+            is one).
         waits: how often the host waited for the device.
         peak: largest memory that was allocated at once beyond what was there before, bytes.
     """

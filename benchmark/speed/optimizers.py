@@ -2,10 +2,10 @@
 
 Beside each step its ideal is timed, in the same run and in turn: as many bare forward and backward passes over the same faces, by
 torch's ordinary `zero_grad`, `backward`, and one step of the same base optimizer. Ratios are taken within a round and their
-median over the rounds is printed, with half the distance of their quartiles. The learning rate is zero, so every step does the same.
+median over the rounds is printed, with half the distance of their quartiles. The learning rate is zero: all steps do the same.
 
-By default 16 faces in 4 domains, of 256 px for Meso4 and of 128 px for the others, which has the whole table done in about a quarter
-of an hour on two idle cores; `--detectors` takes a part of it.
+By default 16 faces in 4 domains, of 256 px for Meso4 and of 128 px for the others, which has the whole table done in about a
+quarter of an hour on two idle cores; `--detectors` takes a part of it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmark.cli.console import console, progress
+from benchmark.config import default_base
 from benchmark.objective import BatchObjective
 from benchmark.provenance import cpu, device_name
 from benchmark.speed.counting import Count, count
@@ -42,8 +43,8 @@ COLUMNS = ("optimizer", "passes", "ms", "x plain step", "x ideal", "launches", "
 LIMITS: dict[str, dict[str, float]] = {
     "x plain step": {"pim": 1.75},
     "x ideal": {"sam": 1.01, "gnp": 1.01, "sagm": 1.01, "roga": 1.03},
-    "launches": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "pim", "dualflat"), 30) | {"roga": 70},
-    "waits": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "roga", "pim", "dualflat"), 0),
+    "launches": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "pim", "dualflat"), 30.0) | {"roga": 70.0},
+    "waits": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "roga", "pim", "dualflat"), 0.0),
     "copies of the weights": {"sam": 1, "sagm": 2},
 }
 """What we want each method to stay within, by column; RoGA's with four domains."""
@@ -67,7 +68,9 @@ class Recording(BatchObjective):
 
 def faces(number: int, size: int, domains: int, device: torch.device) -> Batch:
     """Noise, domain by domain as training has it; half of each domain is fake."""
-    images = torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last
+    )
     share = number // domains
     index = torch.arange(domains).repeat_interleave(share)
     batch = Batch(images, torch.arange(number) % 2, index, torch.arange(number)).to(device)
@@ -119,7 +122,7 @@ class Measurement:
         self.weights = [p for p in self.detector.parameters() if p.requires_grad]
         self.bytes = sum(p.numel() * p.element_size() for p in self.weights)
         self.batch = faces(number, size, domains, device)
-        self.bases = {base: build_base(base, self.weights, lr=0.0) for base in {OPTIMIZERS.get(m).base for m in methods} | {"adam"}}
+        self.bases = {base: build_base(base, self.weights, lr=0.0) for base in {default_base(m) for m in methods} | {"adam"}}
         self.plain: list[float] = []
         self.rows = [self._row(method) for method in methods]
 
@@ -246,8 +249,8 @@ def markdown(done: list[Measurement], domains: int, repeats: int, device: torch.
         "# What the optimizers cost",
         "",
         f"Made by `python -m benchmark.speed.optimizers` on {date.today().isoformat()}: {device_name(str(device))}, CPU {cpu()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}; float32, channels last, "
-        f"{domains} domains in a batch, median of {repeats} rounds ± half the distance of the quartiles.",
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}; float32, "
+        f"channels last, {domains} domains in a batch, median of {repeats} rounds ± half the distance of the quartiles.",
         "",
         "- x plain step: the step's time over that of a forward and backward pass of the whole batch and one step of Adam.",
         "- x ideal: over that of as many bare passes of the same faces and one step of the same base optimizer, in the same round.",
