@@ -75,7 +75,8 @@ class Base:
 def _kernels(cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter]) -> dict[str, Any]:
     """One kernel for the whole update where torch has it for the device (it rounds otherwise in the last bit), else foreach."""
     kinds = {(p.device.type, p.dtype) for p in parameters}
-    return {"fused": True} if all(_can_fuse(cls, *kind) for kind in kinds)  # type: ignore[arg-type] else {"foreach": True}
+    fuse = all(_can_fuse(cls, *kind) for kind in kinds)  # type: ignore[arg-type]
+    return {"fused": True} if fuse else {"foreach": True}
 
 
 @functools.cache
