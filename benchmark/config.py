@@ -290,7 +290,7 @@ class Grid(Strict):
     def _resolve_optimizer(self, spec: OptimizerSpec, detector: DetectorSpec) -> tuple[OptimizerSpec, Named]:
         full = _resolve(spec, OPTIMIZERS)
         try:
-            OPTIMIZERS.build(full.name, **full.settings)
+            OPTIMIZERS.build(full.name, **full.settings).check(DETECTORS.get(detector.name))
             wanted = spec.base if spec.base is not None else default_base(spec.name)
             base = dict(wanted) if isinstance(wanted, dict) else {"name": wanted}
             name = base.pop("name", None)

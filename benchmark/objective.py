@@ -148,8 +148,9 @@ class BatchObjective:
                 index = batch.domains.tolist()
                 for domain in sorted(set(index)):
                     rows = [row for row, other in enumerate(index) if other == domain]
-                    whole = len(rows) == len(index)
-                    parts.setdefault(domain, []).append(batch if whole else batch.only(torch.tensor(rows)))
+                    together = slice(rows[0], rows[-1] + 1)  # no copy where the domain's faces lie side by side
+                    some = together if len(rows) == rows[-1] + 1 - rows[0] else torch.tensor(rows)
+                    parts.setdefault(domain, []).append(batch.only(some))
             examples = {domain: sum(len(batch) for batch in parts[domain]) for domain in sorted(parts)}
             if self.ranks is not None:
                 examples = self.ranks.totals(examples)
@@ -169,9 +170,12 @@ class BatchObjective:
         losses, masks, total = [], [], Vector({})
         with ExitStack() as stack:
             if at is not None:
-                saved = stack.enter_context(_moved(self.parameters, at))
                 if self.precision.rounds:
-                    self._note(self.precision.realised(at, saved, list(at.parts)))
+                    at = Vector(at.parts)  # compared with what is left of it: its memory is not to lend
+                    home = stack.enter_context(_moved(self.parameters, at))
+                    self._note(self.precision.realised(at, home, list(at.parts)))
+                else:
+                    stack.enter_context(_moved(self.parameters, at))
             if not first:
                 stack.enter_context(_frozen(self.detector))
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
@@ -180,11 +184,14 @@ class BatchObjective:
                     masks.append(_generators(self.device))
                 else:
                     _set_generators(self.device, self._masks[number])
-                loss = self._forward(batch, shifted=at is not None) * (len(batch) / self.examples)
+                loss = self._forward(batch, shifted=at is not None)
+                if len(batch) != self.examples:
+                    loss = loss * (len(batch) / self.examples)
                 losses.append(loss.detach())
-                total = total + differentiate(loss if scale is None else loss * scale)
+                part = differentiate(loss if scale is None else loss * scale)
+                total = total.spent() + part if number else part
         if scale is not None:
-            total = total / scale
+            total = total.spent() / scale
         if self.ranks is not None:
             total = self.ranks.sum(total, leaves)
         if first:
@@ -194,7 +201,7 @@ class BatchObjective:
     def _mean(self, losses: list[Tensor]) -> Tensor:
         """The loss of a first pass from its micro-batches' shares; the ranks agree on it, and on their buffers."""
         if self.ranks is None:
-            return torch.stack(losses).sum()
+            return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         loss = torch.zeros((), dtype=torch.float64, device=self.device) + sum(losses)
         self.ranks.average_buffers(self.detector, sum(len(batch) for batch in self.batches) / self.examples)
         return self.ranks.summed([loss])[0].to(torch.promote_types(self.parameters[0].dtype, torch.float32))
@@ -227,21 +234,28 @@ def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create
 def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[list[Tensor]]:
     """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors.
 
-    Yields the saved weights, in the order of `at`.
+    The sum is written to other memory, which the parameters hold for the time being, so theta's own is never touched. A vector
+    that was spent lends its memory.
+
+    Yields theta's tensors, in the order of `at`.
     """
-    moving = list(at.parts)
-    if not set(moving) <= set(parameters):
+    if not set(at.parts) <= set(parameters):
         raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
-    saved = copies(moving)
+    moving, home = list(at.parts), [p.data for p in at.parts]
+    alike = all(e.dtype == w.dtype and e.stride() == w.stride() for e, w in zip(at.parts.values(), home, strict=True))
+    if at.owned and alike:
+        shift, away = home, list(at.spent().parts.values())
+    else:
+        shift, away = list(at.parts.values()), copies(home)
+    if moving:
+        torch._foreach_add_(away, shift)
     try:
-        if moving:
-            with torch.no_grad():
-                torch._foreach_add_(moving, list(at.parts.values()))
-        yield saved
+        for p, moved in zip(moving, away, strict=True):
+            p.data = moved
+        yield home
     finally:
-        if moving:
-            with torch.no_grad():
-                torch._foreach_copy_(moving, saved)
+        for p, weights in zip(moving, home, strict=True):
+            p.data = weights
 
 
 @contextmanager

@@ -235,10 +235,17 @@ class _Run:
         seed_everything(cell.seed)
         self.detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(self.device)
         self.detector.to(memory_format=torch.channels_last)
+        # First of all, so that a rule can refuse a detector before faces are decoded.
+        p = cell.protocol
+        rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+        base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
+        scaler = GradScaler(torch.device(self.device).type) if p.precision == "fp16" else None
+        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip, scaler=scaler)
+        if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         (rows, methods), evaluated = select(cell, self.stores)
         images = {name: self._images(name) for name in self.stores}
         training = FaceFrames(rows, methods, images[cell.train.store])
-        p = cell.protocol
         self.plan = Plan(
             p.epochs,
             BalancedBatches(training, p.batch_size, cell.seed),
@@ -259,12 +266,6 @@ class _Run:
             raise ConfigError(
                 f"protocol.evaluations_per_epoch is {p.evaluations_per_epoch}, but an epoch has {self.plan.batches.steps} steps"
             )
-        rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
-        base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
-        scaler = GradScaler(torch.device(self.device).type) if p.precision == "fp16" else None
-        self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip, scaler=scaler)
-        if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
         # Each process has the step's whole batch; the first looks at it, for all.
         every, told_at = (p.diagnostics_every, self.evaluation_steps) if self.writes else (0, set())

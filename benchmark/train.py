@@ -82,7 +82,9 @@ def train(
         epoch, within = divmod(step, plan.batches.steps)
         if within == 0 or step == start:
             order = plan.batches.epoch(epoch)
-        batch = plan.batches.batch(order[within]).to(device)
+        faces = plan.batches.batch(order[within])
+        # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
+        batch = replace(faces.to(device), domains=faces.domains)
         images = augment(plan.augment, batch.images, plan.seed, epoch, within)
         batch = replace(batch, images=images.contiguous(memory_format=torch.channels_last))
         before(step + 1, batch)

@@ -34,8 +34,8 @@ class Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
 
-    def only(self, rows: Tensor) -> Batch:
-        """The part of the batch that `rows` ((N,) bool mask or (M,) int64 indices) chooses."""
+    def only(self, rows: Tensor | slice) -> Batch:
+        """The part of the batch that `rows` ((N,) bool mask, (M,) int64 indices, or a slice, which copies nothing) chooses."""
         return Batch(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
 

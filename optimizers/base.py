@@ -6,6 +6,7 @@ like its equation, plain SGD is a rule too, and the training loop has no branch 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -94,6 +95,13 @@ class Rule:
         """
         return {}
 
+    def check(self, detector: type) -> None:
+        """Whether a class of detectors gives the rule what it needs, asked before a detector is built or data are read.
+
+        Raises:
+            RegistryError: it does not.
+        """
+
     def attach(self, detector: nn.Module) -> None:
         """Get to know the detector's parameters or features, where the rule needs that.
 
@@ -136,8 +144,8 @@ class Optimizer:
         clip: float | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        if clip is not None and not clip > 0:
-            raise RegistryError(f"clip must be a positive number or none at all, not {clip!r}")
+        if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
+            raise RegistryError(f"clip must be a finite number above 0 or none at all, not {clip!r}")
         self.rule, self.base, self.clip, self.scaler = rule, base, clip, scaler
         self._detector, self._skipped = detector, torch.zeros((), dtype=torch.int64)
         self._noticed: dict[str, Tensor] = {}
@@ -149,14 +157,14 @@ class Optimizer:
         kept = keep_buffers(self._detector) if self.scaler is not None else {}
         gradient = self.rule.gradient(objective)
         if self.clip is not None:
-            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient  # torch's own clip_grad_norm_
+            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient.spent()  # torch's own clip_grad_norm_
         if self.scaler is not None:
             finite = put_back_unless_finite(self._detector, kept, gradient)
             self._skipped = self._skipped.to(finite.device, non_blocking=True) + ~finite
             # The scaler takes the scale away again, exactly, since it is a power of two, and looks for Inf and NaN while it does.
-            gradient = factor(self.scaler, self.parameters[0].device) * gradient
+            gradient = factor(self.scaler, self.parameters[0].device) * gradient.spent()
         for p in self.parameters:
-            p.grad = gradient.parts.get(p)
+            p.grad = _laid_out(gradient.parts.get(p), p)
         if self.scaler is None:
             self.base.step()
         else:
@@ -188,3 +196,14 @@ class Optimizer:
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
             self._skipped = torch.tensor(state["skipped_steps"])
+        for p, memory in self.base.state.items():
+            for key, value in memory.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    memory[key] = _laid_out(value, p)
+
+
+def _laid_out(tensor: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The same numbers in the weight's memory format: torch's fused optimizers pair them by place in memory, unchecked."""
+    if tensor is None or tensor.stride() == weight.stride():
+        return tensor
+    return torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from optimizers import checks
 from optimizers.registry import RegistryError, did_you_mean
 
 
@@ -48,21 +50,44 @@ class Base:
         Raises:
             RegistryError: a value that the optimizer refuses, or no parameter to train.
         """
-        # A NaN passes every comparison of the form `x < 0`, so torch lets some through, and it has nothing against infinity.
-        for key, value in settings.items():
-            pair = isinstance(self.defaults[key], tuple)
-            values = value if isinstance(value, tuple) else (value,)
-            if pair and (len(values) != 2 or not all(isinstance(v, int | float) for v in values)):
-                raise RegistryError(f"base optimizer '{self.name}': {key} must be a pair of numbers, not {value!r}")
-            flag = isinstance(self.defaults[key], bool)
-            if not flag and not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-                raise RegistryError(f"base optimizer '{self.name}': {key} must be a finite number, not {value!r}")
-            if isinstance(self.defaults[key], bool) != isinstance(value, bool):
-                raise RegistryError(f"base optimizer '{self.name}': {key} cannot be {value!r}")
+        trained = [p for p in parameters if p.requires_grad]
         try:
-            return self.cls([p for p in parameters if p.requires_grad], **settings)
+            for key, value in settings.items():
+                self._check(key, value)
+            return self.cls(trained, **settings, **_kernels(self.cls, trained))
         except (ValueError, TypeError) as error:
             raise RegistryError(f"base optimizer '{self.name}': {error}") from error
+
+    def _check(self, key: str, value: Any) -> None:
+        # Not left to torch: it lets a NaN through wherever it asks `x < 0`, infinities, and a momentum that grows without bound.
+        default = self.defaults[key]
+        if isinstance(default, bool):
+            checks.flag(key, value)
+        elif isinstance(default, tuple):
+            if not isinstance(value, tuple) or len(value) != len(default):
+                raise ValueError(f"{key} must be a pair of numbers from 0 to below 1, not {checks.shown(value)}")
+            for place, one in enumerate(value):
+                checks.number(f"{key}[{place}]", one, below=1.0)
+        else:
+            checks.number(key, value, below=1.0 if key == "momentum" else math.inf)
+
+
+def _kernels(cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """One kernel for the whole update where torch has it for the device (it rounds otherwise in the last bit), else foreach."""
+    kinds = {(p.device.type, p.dtype) for p in parameters}
+    fuse = all(_can_fuse(cls, *kind) for kind in kinds)  # type: ignore[arg-type]
+    return {"fused": True} if fuse else {"foreach": True}
+
+
+@functools.cache
+def _can_fuse(cls: Any, device: str, dtype: torch.dtype) -> bool:
+    probe = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+    probe.grad = torch.zeros_like(probe)
+    try:
+        cls([probe], lr=0.0, fused=True).step()
+    except (RuntimeError, TypeError):  # an older torch: SGD or the device is not among them, or the argument is unknown
+        return False
+    return True
 
 
 BASES = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
@@ -28,12 +30,35 @@ def push(features: Tensor, d_mu: Tensor, d_sigma: Tensor) -> Tensor:
         d_mu: (C,) shift of the mean.
         d_sigma: (C,) shift of the standard deviation.
     """
-    f = features.to(d_mu.dtype)
-    mu = f.mean(dim=(2, 3), keepdim=True)
-    sigma = (f.var(dim=(2, 3), keepdim=True, correction=0) + EPSILON).sqrt()
-    norm = (f - mu) / sigma
+    f = _in(d_mu.dtype, features)
+    # A group norm of one channel a group is norm(f), and its affine part the shift: one kernel instead of ten. With the channels
+    # last in memory torch takes the variance as a difference of squares, which loses the digits of a large mean: hence contiguous.
     # Written with differences because f - (+0) is f to the bit, where f + 0 turns -0 into +0: a zero shift changes nothing at all.
-    return (f - ((0 - norm * d_sigma.view(1, -1, 1, 1)) - d_mu.view(1, -1, 1, 1))).to(features.dtype)
+    return _in(features.dtype, f - F.group_norm(f.contiguous(), f.shape[1], 0 - d_sigma, 0 - d_mu, EPSILON))
+
+
+def _in(dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+class _Unpushed(torch.autograd.Function):
+    """`push` at a zero shift: the features themselves, with the gradient by the shift that would have been none of their own.
+
+    At zero the derivative of f' by f is the identity, so nothing but the gradient by (d_mu, d_sigma) has to be computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, d_mu: Tensor, _d_sigma: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        ctx.dtype = d_mu.dtype
+        return features.view(features.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        f, g = (_in(ctx.dtype, t).contiguous() for t in (ctx.saved_tensors[0], slope))
+        norm = F.group_norm(f, f.shape[1], eps=EPSILON)
+        return slope, g.sum(dim=(0, 2, 3)), norm.mul_(g).sum(dim=(0, 2, 3))
 
 
 class FeatureShift:
@@ -58,11 +83,7 @@ class FeatureShift:
 
     def __init__(self, detector: nn.Module, names: Sequence[str]) -> None:
         kind = type(detector).__name__
-        if not names:
-            raise RegistryError(
-                f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
-                "give its class a tuple `shallow` of submodule names, or take another optimizer"
-            )
+        check_named(kind, names)
         modules: dict[nn.Module, str] = {}
         for name in names:
             try:
@@ -95,10 +116,30 @@ class FeatureShift:
         """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably."""
         with ExitStack() as stack:
             for module, leaves in self._shifts.items():
+                function: Callable[..., Tensor] = _Unpushed.apply if at is None else push
                 shift = leaves if at is None else tuple(at.parts.get(leaf, leaf).detach() for leaf in leaves)
-                handle = module.register_forward_hook(lambda _module, _inputs, output, shift=shift: push(output, *shift))
+                handle = module.register_forward_hook(
+                    lambda _module, _inputs, output, function=function, shift=shift: function(output, *shift)
+                )
                 stack.callback(handle.remove)
             yield
+
+
+def check_named(kind: str, names: object) -> None:
+    """Some modules must be named.
+
+    Args:
+        kind: the detector's class.
+        names: its `shallow`.
+
+    Raises:
+        RegistryError: none are.
+    """
+    if not names:
+        raise RegistryError(
+            f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
+            "give its class a tuple `shallow` of submodule names, or take another optimizer"
+        )
 
 
 def _shapes(detector: nn.Module, modules: list[nn.Module], example: Tensor) -> list[tuple[int, ...] | None]:

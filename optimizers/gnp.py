@@ -36,5 +36,6 @@ class GNP(Rule):
     def gradient(self, objective: Objective) -> Vector:
         """Algorithm 1 of the paper."""
         g = objective.gradient()
-        pushed = objective.gradient(at=self.r / (g.norm() + TINY) * g)
-        return (1 - self.alpha) * g + self.alpha * pushed
+        e = self.r / (g.norm() + TINY) * g
+        pushed = objective.gradient(at=e.spent())
+        return (1 - self.alpha) * g.spent() + self.alpha * pushed.spent()

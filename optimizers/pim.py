@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from optimizers import checks
 from optimizers.base import Objective, Rule
-from optimizers.features import FeatureShift
+from optimizers.features import FeatureShift, check_named
 from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
 
@@ -20,6 +20,10 @@ class _Pushing(Rule):
     _features: FeatureShift | None = field(default=None, init=False, repr=False, compare=False)
     _weights: list[nn.Parameter] = field(default_factory=list, init=False, repr=False, compare=False)
     _slope: Vector = field(default_factory=lambda: Vector({}), init=False, repr=False, compare=False)
+
+    def check(self, detector: type) -> None:
+        """Its class must name shallow modules."""
+        check_named(detector.__name__, getattr(detector, "shallow", ()))
 
     def attach(self, detector: nn.Module) -> None:
         """Find the submodules that `detector.shallow` names.
@@ -92,7 +96,7 @@ class PIM(_Pushing):
         g, d = self._first_pass(objective, weights=self.alpha != 1)
         with self.features.pushed(self.r / (d.norm() + TINY) * d):
             pushed = objective.gradient()
-        return (1 - self.alpha) * g + self.alpha * pushed
+        return (1 - self.alpha) * g.spent() + self.alpha * pushed.spent()
 
 
 @dataclass
@@ -131,5 +135,6 @@ class DualFlat(_Pushing):
         g, d = self._first_pass(objective, weights=True)
         with self.features.pushed(self.r / (d.norm() + TINY) * d):
             pushed = objective.gradient()
-        moved = objective.gradient(at=self.rho / (g.norm() + TINY) * g)
-        return (1 - self.alpha - self.beta) * g + self.alpha * pushed + self.beta * moved
+        e = self.rho / (g.norm() + TINY) * g
+        moved = objective.gradient(at=e.spent())
+        return (1 - self.alpha - self.beta) * g.spent() + self.alpha * pushed.spent() + self.beta * moved.spent()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from optimizers import checks
 from optimizers.base import Objective, Rule
+from optimizers.derivatives import check_twice_differentiable
 from optimizers.vector import TINY, Vector
 
 
@@ -28,7 +30,7 @@ class RoGA(Rule):
     Minimising the alignment term rewards LARGE gradients, the opposite of a gradient penalty, and has no lower bound.
 
     Every domain is forwarded by itself in each of its passes, because only then are its gradients gradients of one function;
-    BatchNorm's running statistics therefore move K times a step. The K gradients g_i are held in memory together.
+    BatchNorm's running statistics therefore move K times a step. Only `align: global` holds the K gradients g_i in memory together.
 
     Attributes:
         rho: radius of each domain's neighbourhood, in the l2 norm over all weights together.
@@ -57,21 +59,26 @@ class RoGA(Rule):
         checks.choice("align", self.align, ("domain", "global"))
         checks.choice("weighting", self.weighting, ("equal", "size"))
 
+    def attach(self, detector: nn.Module) -> None:
+        """The exact form must be able to differentiate the detector twice.
+
+        Raises:
+            RegistryError: it cannot.
+        """
+        if self.form == "exact" and self.variant != "b":
+            check_twice_differentiable(detector, "roga with `form: exact`")
+
     def gradient(self, objective: Objective) -> Vector:
         """Equation 6 of the paper."""
         domains = objective.domains()
         shares = [1 / len(domains) if self.weighting == "equal" else d.examples / objective.examples for d in domains]
-        own = [domain.gradient() for domain in domains]
-        main = _total(shares, own) if self.align == "global" else None
         self.diagnostics.clear()
-        terms = []
-        for domain, g in zip(domains, own, strict=True):
-            length = g.norm()
-            ascent = self.rho / (length + TINY) * g
-            towards = self.alpha * (g if main is None else main)
-            self.diagnostics[f"alpha_g_over_rho/domain_{domain.domain}"] = self.alpha * length / self.rho
-            terms.append(self._term(domain, g, ascent, towards))
-        return _total(shares, terms)
+        own: Iterable[Vector] = (domain.gradient() for domain in domains)  # one at a time, so that no two are held together
+        main = None
+        if self.align == "global":
+            own = list(own)
+            main = _total(shares, own)
+        return _total(shares, (self._term(domain, g, main).spent() for domain, g in zip(domains, own, strict=True)))
 
     def passes(self, domains: int) -> float:
         """Two for each domain, at least."""
@@ -91,20 +98,24 @@ class RoGA(Rule):
         length = b.norm() + TINY
         return {"cosine_b_d": b.dot(d) / (length * (d.norm() + TINY)), "distance_b_d": (d - b).norm() / length}
 
-    def _term(self, domain: Objective, g: Vector, ascent: Vector, towards: Vector) -> Vector:
-        """One domain's gradient: `ascent` is e_i, `towards` alpha times the gradient that it is aligned with."""
+    def _term(self, domain: Objective, g: Vector, main: Vector | None) -> Vector:
+        """The gradient of one domain's part of the objective, aligned with `main` or with its own g_i."""
+        length = g.norm()
+        self.diagnostics[f"alpha_g_over_rho/domain_{domain.domain}"] = self.alpha * length / self.rho
+        e = self.rho / (length + TINY) * g
+        main = g if main is None else main
         if self.variant == "b":
-            return domain.gradient(at=ascent)
+            return domain.gradient(at=e.spent())
         if self.form == "exact":
-            loss = g if self.variant == "c" else domain.gradient(at=ascent)
-            return loss - domain.hessian_product(towards, at=ascent)
+            loss = g if self.variant == "c" else domain.gradient(at=e)
+            return loss.plus(domain.hessian_product(main, at=e.spent()), times=-self.alpha)
         if self.variant == "c":
-            return g + domain.gradient(at=ascent - towards) - domain.gradient(at=ascent)
-        return domain.gradient(at=ascent - towards)
+            return g + domain.gradient(at=e.plus(main, times=-self.alpha).spent()) - domain.gradient(at=e.spent())
+        return domain.gradient(at=e.spent().plus(main, times=-self.alpha).spent())
 
 
-def _total(shares: list[float], vectors: list[Vector]) -> Vector:
+def _total(shares: list[float], vectors: Iterable[Vector]) -> Vector:
     total = Vector({})
     for share, vector in zip(shares, vectors, strict=True):
-        total = total.plus(vector, times=share)
-    return total
+        total = total.spent().plus(vector, times=share) if total.parts else share * vector
+    return Vector(total.parts)  # a value again, even where it is but one spent term

@@ -33,5 +33,7 @@ class SAGM(Rule):
     def gradient(self, objective: Objective) -> Vector:
         """The gradient of the objective above."""
         g = objective.gradient()
-        matched = objective.gradient(at=(self.rho / (g.norm() + TINY) - self.alpha) * g)
-        return (g + matched) / 2 if self.average else g + matched
+        e = (self.rho / (g.norm() + TINY) - self.alpha) * g
+        matched = objective.gradient(at=e.spent())
+        both = g.spent() + matched
+        return both / 2 if self.average else both

@@ -31,7 +31,7 @@ class SAM(Rule):
     def gradient(self, objective: Objective) -> Vector:
         """Equation 2 of the paper."""
         g = objective.gradient()
-        return objective.gradient(at=self.rho / (g.norm() + TINY) * g)
+        return objective.gradient(at=self.rho / (g.norm() + TINY) * g.spent())
 
 
 @dataclass
@@ -74,7 +74,7 @@ class ASAM(Rule):
         """Algorithm 1 of the paper."""
         g = objective.gradient()
         t = self.scale(objective.weights())
-        return objective.gradient(at=self.rho / ((t * g).norm() + TINY) * t * t * g)
+        return objective.gradient(at=self.rho / ((t * g).norm() + TINY) * (g.spent() * t * t))
 
     def scale(self, w: Vector) -> Vector:
         """T, elementwise: |w| + eta where a parameter is scaled, 1 elsewhere.

@@ -6,7 +6,8 @@ norm is a 0-dim tensor, and a 0-dim tensor is a scalar that a vector can be mult
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,25 +21,51 @@ TINY = 1e-12
 class Vector:
     """One tensor for each leaf tensor that it is about: a gradient, a shift of the weights, or the weights themselves.
 
-    A vector is a value: no operation changes its operands. A leaf that is missing counts as zero.
-
-    Attributes:
-        parts: leaf tensor (the parameter object itself) -> tensor of the same shape.
+    A vector is a value: no operation changes its operands. A leaf that is missing counts as zero. Where a rule needs a vector
+    for the last time it may say so, `2 * g.spent()`, and the result takes g's memory instead of memory of its own.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("_parts", "_shared", "owned")
 
-    def __init__(self, parts: Mapping[Tensor, Tensor]) -> None:
-        self.parts = dict(parts)
+    def __init__(self, parts: Mapping[Tensor, Tensor], shared: bool = False) -> None:
+        self._parts: dict[Tensor, Tensor] | None = dict(parts)
+        self._shared = shared  # another vector may hold some of these tensors
+        self.owned = False
 
     def __repr__(self) -> str:
+        if self._parts is None:
+            return "Vector, spent"
         return f"Vector of {len(self.parts)} parts, {sum(t.numel() for t in self.parts.values())} numbers"
+
+    @property
+    def parts(self) -> dict[Tensor, Tensor]:
+        """Leaf tensor (the parameter object itself) -> tensor of the same shape.
+
+        Raises:
+            RuntimeError: the vector was spent.
+        """
+        if self._parts is None:
+            raise RuntimeError("this vector was spent, and its memory holds something else; call spent() where it is used last")
+        return self._parts
+
+    def spent(self) -> Vector:
+        """The same vector, for its last use: what is computed from the result takes its memory, if no other vector holds it.
+
+        A multiple of a spent vector counts as spent, too; a sum does not. Using this vector, or a spent one, again is an error.
+        """
+        result = Vector(self.parts)
+        # Autograd hands one tensor to two leaves where a sum passes its gradient on, and expanded or sliced tensors elsewhere.
+        storages = {t.untyped_storage().data_ptr() for t in self.parts.values()}
+        whole = all(t.untyped_storage().nbytes() == t.numel() * t.element_size() for t in self.parts.values())
+        result.owned = self.owned or (whole and len(storages) == len(self.parts) and not self._shared)
+        self._parts = None
+        return result
 
     def __add__(self, other: Vector | Scalar) -> Vector:
         """Sum of two vectors; a scalar is added to every number of the parts that are present."""
         if isinstance(other, Vector):
             return self.plus(other, 1.0)
-        return self._map(lambda tensors: torch._foreach_add(tensors, other))
+        return self._map("add", other)
 
     __radd__ = __add__
 
@@ -49,37 +76,38 @@ class Vector:
         return -self + other
 
     def __neg__(self) -> Vector:
-        return self._map(torch._foreach_neg)
+        return self._map("neg")
 
     def __mul__(self, other: Vector | Scalar) -> Vector:
         """Multiple of a vector; with another vector the elementwise product, whose parts are those that both have."""
         if isinstance(other, Vector):
             both = [leaf for leaf in self.parts if leaf in other.parts]
-            return self.only(both)._map(lambda tensors: torch._foreach_mul(tensors, [other.parts[leaf] for leaf in both]))
-        return self._map(lambda tensors: torch._foreach_mul(tensors, other))
+            mine = self if len(both) == len(self.parts) else self.only(both)
+            return mine._map("mul", [other.parts[leaf] for leaf in both])
+        return self._map("mul", other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Scalar) -> Vector:
         if isinstance(other, Tensor):
             return self * other.reciprocal()
-        return self._map(lambda tensors: torch._foreach_div(tensors, other))
+        return self._map("div", other)
 
     def __abs__(self) -> Vector:
-        return self._map(torch._foreach_abs)
+        return self._map("abs")
 
     def plus(self, other: Vector, times: float) -> Vector:
         """self + `times` * other, in one go."""
         both = [leaf for leaf in self.parts if leaf in other.parts]
         theirs = [other.parts[leaf] for leaf in both]
-        alone = other.without(both)
-        return Vector(
-            {
-                **self.parts,
-                **self.only(both)._map(lambda tensors: torch._foreach_add(tensors, theirs, alpha=times)).parts,
-                **(alone if times == 1 else times * alone).parts,
-            }
-        )
+        if len(both) == len(self.parts) == len(other.parts):
+            result = Vector(self._map("add", theirs, alpha=times).parts)
+            if other.owned:
+                other._parts = None  # nobody may use it again: free its memory
+            return result
+        mine, alone = self.without(both), other.without(both)
+        common = self.only(both)._map("add", theirs, alpha=times)
+        return Vector({**mine.parts, **common.parts, **(alone if times == 1 else times * alone).parts}, shared=True)
 
     def norm(self) -> Tensor:
         """The l2 norm over all parts together: a 0-dim tensor on the device, float32 at least."""
@@ -98,18 +126,27 @@ class Vector:
     def only(self, leaves: Collection[Tensor]) -> Vector:
         """The part of the vector that is about `leaves`."""
         wanted = set(leaves)
-        return Vector({leaf: part for leaf, part in self.parts.items() if leaf in wanted})
+        self._shared = True
+        return Vector({leaf: part for leaf, part in self.parts.items() if leaf in wanted}, shared=True)
 
     def without(self, leaves: Collection[Tensor]) -> Vector:
         """The part of the vector that is not about `leaves`."""
         dropped = set(leaves)
-        return Vector({leaf: part for leaf, part in self.parts.items() if leaf not in dropped})
+        self._shared = True
+        return Vector({leaf: part for leaf, part in self.parts.items() if leaf not in dropped}, shared=True)
 
-    def _map(self, function: Callable[[list[Tensor]], Iterable[Tensor]]) -> Vector:
-        # A foreach function refuses an empty list; an empty vector is zero and stays so.
-        if not self.parts:
+    def _map(self, function: str, *operands: Any, **options: Any) -> Vector:
+        """torch's foreach function of that name: into fresh memory, or in place where the vector was spent."""
+        leaves, tensors = list(self.parts), list(self.parts.values())
+        if not leaves:  # a foreach function refuses an empty list; an empty vector is zero and stays so
             return Vector({})
-        return Vector(dict(zip(self.parts, function(list(self.parts.values())), strict=True)))
+        if not self.owned:
+            return Vector(dict(zip(leaves, getattr(torch, f"_foreach_{function}")(tensors, *operands, **options), strict=True)))
+        getattr(torch, f"_foreach_{function}_")(tensors, *operands, **options)
+        self._parts = None
+        result = Vector(dict(zip(leaves, tensors, strict=True)))
+        result.owned = True
+        return result
 
 
 def copies(tensors: Collection[Tensor]) -> list[Tensor]:

@@ -98,7 +98,7 @@ WRONG = [
     ({"optimizers": ["sam", "sam"]}, "'sam' stands there twice"),
     ({"bases": {"adam": {"learning_rate": 1}}, "optimizers": ["adam"]}, "learning_rate"),
     ({"bases": {"adamw": {}}}, "adamw"),
-    ({"bases": {"adam": {"lr": -1}}, "optimizers": ["adam"]}, "learning rate: -1"),
+    ({"bases": {"adam": {"lr": -1}}, "optimizers": ["adam"]}, "lr must be a finite number of at least 0, not -1"),
     ({"protocoll": {}}, "unknown key 'protocoll', did you mean 'protocol'"),
     ({"protocol": {"epochs": 1, "batch_size": 8, "epoch": 2}}, "unknown key 'protocol.epoch', did you mean 'epochs'"),
     ({"protocol": {"epochs": 1, "batch_size": 10}}, "take a multiple of 4, such as 8"),

@@ -93,12 +93,12 @@ def test_bases() -> None:
         ("sgd", {"momentun": 0.9}, "base optimizer 'sgd' has no setting 'momentun': did you mean 'momentum'"),
         ("sgd", {"lr": -1.0}, "base optimizer 'sgd'.*-1.0"),
         ("sgd", {"lr": "fast"}, "base optimizer 'sgd'"),
-        ("sgd", {"momentum": float("nan")}, "momentum must be a finite number, not nan"),
-        ("sgd", {"nesterov": "yes"}, "nesterov cannot be 'yes'"),
+        ("sgd", {"momentum": float("nan")}, "momentum must be a finite number from 0 to below 1, not nan"),
+        ("sgd", {"nesterov": "yes"}, "nesterov must be true or false, not 'yes'"),
         ("sgd", {"nesterov": True, "momentum": 0}, "(?i)nesterov"),
         ("adam", {"betas": [0.9, 1.5]}, "1.5"),
         ("adam", {"betas": 0.9}, "base optimizer 'adam'"),
-        ("adam", {"lr": True}, "lr cannot be True"),
+        ("adam", {"lr": True}, "lr must be a finite number of at least 0, not True"),
     ],
 )
 def test_refused_bases(name: str, settings: dict[str, Any], sentence: str) -> None:

@@ -1,0 +1,145 @@
+"""What the optimizers cost that no noise disturbs, vectors that give up their memory, and torch's fused kernels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from optimizer_reference import EQUAL, Tiny, faces
+from torch import nn
+
+from benchmark.objective import BatchObjective
+from benchmark.speed import optimizers as speed
+from optimizers import OPTIMIZERS
+from optimizers.base import Optimizer
+from optimizers.bases import build_base
+from optimizers.vector import Vector
+
+LAUNCHES = {"adam": 4, "sam": 12, "gnp": 16, "sagm": 16, "roga": 60, "pim": 50, "dualflat": 66}
+"""At most so many beyond the passes: two for each of ResNet's pushed blocks in PIM, whose pushing is not the passes'."""
+
+COPIES = {"adam": 0, "sam": 1, "gnp": 2, "sagm": 2, "roga": 3, "pim": 0.2, "dualflat": 3}
+"""Of the weights, at most, a tenth aside; PIM's are its normalised features."""
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, tuple[int, int, float]]:
+    """Launches, waits and copies of the weights by method, on a ResNet whose weights outweigh what it computes of small faces."""
+    found = speed.Measurement("resnet10", sorted(LAUNCHES), 8, 32, 4, torch.device("cpu"))
+    for _ in found.count_all():
+        pass
+    return {row.name: speed.beyond(found, row) for row in found.rows}
+
+
+@pytest.mark.parametrize("name", sorted(LAUNCHES))
+def test_launches_waits_and_memory(measured: dict[str, tuple[int, int, float]], name: str) -> None:
+    launches, waits, copies = measured[name]
+    assert 0 < launches <= LAUNCHES[name]
+    assert waits == 0
+    assert copies < COPIES[name] + 0.1
+
+
+def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "table.md"
+    names = ["--detectors", "meso4", "--optimizers", "sam", "roga"]
+    sizes = ["--repeats", "2", "--batch", "8", "--size", "32", "--markdown", str(file)]
+    monkeypatch.setattr(sys, "argv", ["optimizers", *names, *sizes])
+    speed.main()
+    assert "meso4: 8 faces of 32 px" in capsys.readouterr().out
+    rows = {line.split(" | ")[0]: line for line in file.read_text(encoding="utf-8").splitlines()}
+    assert rows["| sam"].count("(target") == 4
+    assert rows["| roga"].split(" | ")[1] == "8"
+
+
+def test_a_figure_is_held_against_its_target() -> None:
+    assert speed.verdict("x ideal", "sam", 1.01) == " (target 1.01 met)"
+    assert speed.verdict("x ideal", "sam", 1.02) == " (target 1.01 NOT met)"
+    assert speed.verdict("x ideal", "asam", 9.0) == ""
+
+
+@pytest.fixture
+def leaves() -> list[nn.Parameter]:
+    return [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2, 2))]
+
+
+def test_a_spent_vector_lends_its_memory_and_is_gone(leaves: list[nn.Parameter]) -> None:
+    v = Vector({p: torch.ones_like(p) for p in leaves})
+    places = [t.data_ptr() for t in v.parts.values()]
+    twice = 2 * v.spent()
+    assert [t.data_ptr() for t in twice.parts.values()] == places
+    assert float(twice.norm()) == pytest.approx(2 * 7**0.5)
+    total = twice + Vector({leaves[0]: torch.ones(3)})  # a multiple of a spent vector can be used once
+    assert float(total.norm()) == pytest.approx(43**0.5)
+    with pytest.raises(RuntimeError, match="spent"):
+        _ = v.parts
+    assert repr(v) == "Vector, spent"
+
+
+def test_memory_that_others_hold_is_left_alone(leaves: list[nn.Parameter]) -> None:
+    one = torch.ones(3)
+    twin = nn.Parameter(torch.zeros(3))
+    doubled = 2 * Vector({leaves[0]: one, twin: one}).spent()  # autograd gives one tensor to two leaves of a sum
+    assert [t.tolist() for t in doubled.parts.values()] == [[2.0] * 3] * 2
+    expanded = 2 * Vector({leaves[0]: torch.ones(1).expand(3)}).spent()
+    assert expanded.parts[leaves[0]].tolist() == [2.0] * 3
+    v = Vector({p: torch.ones_like(p) for p in leaves})
+    kept = v.only(leaves[:1])
+    _ = 5 * v.spent()
+    assert kept.parts[leaves[0]].tolist() == [1.0] * 3
+    lone = Vector({leaves[1]: torch.ones(2, 2)})
+    both = kept + lone
+    _ = 5 * both.spent()
+    assert float(lone.norm()) == 2.0
+
+
+def test_a_shift_can_be_used_again_unless_it_was_spent() -> None:
+    detector = Tiny().double()
+    objective = BatchObjective(detector, [faces(EQUAL)])
+    g = objective.gradient()
+    first, second = objective.gradient(at=0.1 * g), objective.gradient(at=0.1 * g.spent())
+    assert float((first - second).norm()) == 0.0
+    e = first / 10
+    assert float((objective.gradient(at=e) - objective.gradient(at=e)).norm()) == 0.0
+
+
+def test_fused_kernels_meet_gradients_of_another_layout() -> None:
+    """torch's fused optimizers pair numbers by their place in memory: a gradient that is laid out otherwise would be mixed up."""
+
+    class Fixed:
+        base = "sgd"
+
+        def attach(self, detector: nn.Module) -> None: ...
+
+        def gradient(self, objective: BatchObjective) -> Vector:
+            objective.gradient()
+            return Vector({p: torch.arange(p.numel(), dtype=p.dtype).reshape(p.shape) for p in objective.parameters})
+
+    for base in ("sgd", "adam"):
+        ends = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            detector = Tiny().to(memory_format=layout)
+            optimizer = Optimizer(Fixed(), build_base(base, detector.parameters(), lr=0.01), detector)  # type: ignore[arg-type]
+            for _ in range(2):
+                optimizer.step(BatchObjective(detector, [faces(EQUAL, dtype=torch.float32)]))
+            ends.append(detector.second[0].weight.detach().contiguous())
+        assert torch.allclose(*ends, rtol=0, atol=1e-6)
+
+
+def test_memory_of_the_base_is_laid_out_like_the_weights_when_it_is_loaded() -> None:
+    first, second = Tiny(), Tiny().to(memory_format=torch.channels_last)
+    one, two = (Optimizer(OPTIMIZERS.build("sgd"), build_base("sgd", d.parameters()), d) for d in (first, second))
+    batch = faces(EQUAL, dtype=torch.float32)
+    one.step(BatchObjective(first, [batch]))
+    second.load_state_dict(first.state_dict())
+    two.load_state_dict(one.state_dict())
+    weight = second.second[0].weight
+    assert two.base.state[weight]["momentum_buffer"].stride() == weight.stride()
+
+
+def test_bases_take_one_kernel_where_torch_has_one() -> None:
+    for name in ("sgd", "adam"):
+        parameters = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, dtype=torch.float64))]
+        defaults = build_base(name, parameters).defaults
+        assert defaults["fused"] or defaults["foreach"]
