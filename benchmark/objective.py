@@ -191,7 +191,7 @@ class BatchObjective:
                 part = differentiate(loss if scale is None else loss * scale)
                 total = total.spent() + part if number else part
         if scale is not None:
-            total = total.spent() / scale
+            total = Vector((total.spent() / scale).parts)
         if self.ranks is not None:
             total = self.ranks.sum(total, leaves)
         if first:

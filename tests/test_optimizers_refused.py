@@ -11,7 +11,8 @@ import yaml
 from optimizer_reference import Tiny
 from torch import Tensor
 
-from benchmark.config import ConfigError, load_grid
+from benchmark.reading import ConfigError
+from benchmark.study import load_grid
 from detectors import DETECTORS
 from detectors.base import Detector, Prediction
 from optimizers import OPTIMIZERS
