@@ -12,7 +12,7 @@ class About:
     Attributes:
         title: the name that the field knows it by, e.g. "ResNet-34".
         paper: its paper: authors, title, venue, and arXiv number where there is one.
-        year: of that paper.
+        year: of that paper; None where the backbone is any of a library's.
         backbone: the network and whose implementation, e.g. "ResNet-34, torchvision".
         pooling: what turns the last feature map into the feature vector.
         insertion: where PIM pushes, and who says so: the PIM paper, or we.
@@ -21,7 +21,7 @@ class About:
 
     title: str
     paper: str
-    year: int
+    year: int | None
     backbone: str
     pooling: str = "global average"
     insertion: str = "the first stage (our choice)"
