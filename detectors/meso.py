@@ -113,8 +113,9 @@ class Meso4(MesoNet):
 class MesoInception4(MesoNet):
     """MesoInception-4 (Afchar et al., WIFS 2018, arXiv 1809.00888, figure 4).
 
-    Meso-4 whose first two blocks are inception modules: a 1 x 1 convolution, and three more of them followed by a 3 x 3 convolution
-    with dilation 1, 2 and 3, side by side, with 1, 4, 4, 2 and 2, 4, 4, 2 channels; then BatchNorm and max pooling. Features: 16 units.
+    Meso-4 whose first two blocks are inception modules: side by side a 1 x 1 convolution, and three more that are followed by a
+    3 x 3 convolution with dilation 1, 2 and 3; with 1, 4, 4, 2 channels in the first module and 2, 4, 4, 2 in the second; then
+    BatchNorm and max pooling. Features: the 16 units.
 
     Faces of 256 px in the paper; any multiple of 32 works. Normalised with mean and std 0.5. Parameters at 256 px: 28,632, the
     paper's 28,615 and the second output's 17.
