@@ -28,11 +28,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
-    package_data={"benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
+    package_data={"detectors": ["cards.json"], "benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
     install_requires=[
-        "torch>=2.2",  # tensors, autograd, the base optimizers
-        "torchvision>=0.17",  # ResNet and ConvNeXt backbones, augmentation v2
+        "torch>=2.3",  # tensors, autograd, the base optimizers; 2.3: attention that can be differentiated twice
+        "torchvision>=0.18",  # ResNet, ConvNeXt and ViT backbones, augmentation v2
         "efficientnet-pytorch>=0.7.1",  # EfficientNet-B4 as DeepfakeBench and the papers use it
+        "timm>=1.0",  # every other backbone, CLIP's among them, by name: architectures, weights and their conversions are its work
         "pretrainedmodels>=0.7.4",  # Xception as DeepfakeBench and the papers use it
         "six",  # imported by a dependency of pretrainedmodels that forgets to declare it
         "numpy>=1.24",

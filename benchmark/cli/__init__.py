@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import data, experiments, interop, predict, reference, results
+from benchmark.cli import check, data, experiments, interop, predict, reference, results
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command(rich_help_panel=RUN)(experiments.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
+app.add_typer(check.check_app, name="check", rich_help_panel=REFERENCE)
 
 
 def main() -> None:
