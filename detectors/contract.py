@@ -146,13 +146,8 @@ def _formats(detector: Detector, batch: Batch) -> Iterator[str]:
         yield "images in channels_last memory get other logits"
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = _predict(detector, images)
-        loss = detector.train().loss(detector(batch.images), batch)
     if mixed.logits.shape != plain.shape or not mixed.logits.isfinite().all() or not mixed.fake.isfinite().all():
         yield "under bfloat16 autocast the logits are not finite"
-    loss.backward()
-    if not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
-        yield "under bfloat16 autocast a gradient is not finite"
-    detector.zero_grad(set_to_none=True)
     detector.double()
     try:
         double = _predict(detector, images.double()).logits
@@ -162,12 +157,24 @@ def _formats(detector: Detector, batch: Batch) -> Iterator[str]:
         yield f"after .double(), float64 images give logits in {double.dtype}"
     elif not torch.allclose(double.float(), plain, rtol=1e-2, atol=1e-2):
         yield "in float64 the logits are others than in float32"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = detector.train().loss(detector(batch.images), batch)
+    loss.backward()
+    if not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
+        yield "under bfloat16 autocast a gradient is not finite"
+    detector.zero_grad(set_to_none=True)
+    _settle(detector, batch)
 
 
 def _gradients(detector: Detector, batch: Batch) -> Iterator[str]:
     few = _rows(batch, 4)
     trainable = {name: p for name, p in detector.named_parameters() if p.requires_grad}
     reached: set[str] = set()
+    # A residual branch that begins at zero, as timm's do, hides what is in it from the first gradient, but from no later one.
+    with torch.no_grad():
+        for p in trainable.values():
+            if not p.any():
+                p.normal_(std=0.02)
     # In train mode a bias in front of BatchNorm has no gradient and a dropped branch none either; in eval mode a part that only
     # trains has none. So a parameter counts as reached if either mode reaches it.
     for training in (True, False):
