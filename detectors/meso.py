@@ -89,9 +89,10 @@ class Meso4(MesoNet):
         title="Meso-4",
         paper=PAPER,
         year=2018,
-        backbone="our own, after the paper's figure 3 and its authors' Keras code",
+        backbone="our own, after the paper",
         pooling="none: all positions go into a layer of 16 units",
         insertion="the first block (our choice)",
+        notes="two logits under cross entropy; images in [-1, 1]; torch's BatchNorm constants",
     )
     shallow = ("block1",)
     dfb = "dfb-meso4"
@@ -137,9 +138,10 @@ class MesoInception4(MesoNet):
         title="MesoInception-4",
         paper=PAPER,
         year=2018,
-        backbone="our own, after the paper's figure 4 and its authors' Keras code",
+        backbone="our own, after the paper",
         pooling="none: all positions go into a layer of 16 units",
         insertion="the first inception module (our choice)",
+        notes="two logits under cross entropy; images in [-1, 1]; torch's BatchNorm constants",
     )
     shallow = ("block1",)
     dfb = "dfb-mesoinception4"

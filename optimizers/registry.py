@@ -54,6 +54,7 @@ class Registry:
         self.group = group
         self.families = families or {}
         self._members: dict[str, type] = {}
+        self._builtin = tuple(sorted(builtin))
         self._specs: dict[str, str | type] = dict(builtin)
         self._installed = False
 
@@ -75,6 +76,10 @@ class Registry:
         """All known names, sorted, without those of `families`."""
         self._load_installed()
         return sorted(self._specs)
+
+    def builtin(self) -> tuple[str, ...]:
+        """The names that come with the project, sorted."""
+        return self._builtin
 
     def get(self, name: str) -> type:
         """The class behind `name`.
