@@ -209,9 +209,10 @@ def _load_dfb(detector: nn.Module, name: str, path: str) -> Loaded:
 
 def _load_file(detector: nn.Module, name: str, path: Path, imagenet: ImageNet | None) -> Loaded:
     state = read_state(path)
-    if not state.keys().isdisjoint(detector.state_dict()):
-        return _fill(name, detector, state, path)
     backbone = getattr(detector, "backbone", detector)
+    # A library's file may hold a `head` of its own, so one key that fits does not make it the whole detector's.
+    if backbone is detector or any(key.startswith("backbone.") for key in state):
+        return _fill(name, detector, state, path)
     if imagenet is None:
         return _fill(name, backbone, state, path)
     dropped = [key for key in state if key in (*imagenet.head, *imagenet.fresh)]
