@@ -65,10 +65,8 @@ def test_every_tensor_finds_its_place(peer, prefix, tmp_path, caplog):
     floats = {key: value for key, value in own.items() if value.is_floating_point()}
     left = {value.double().sum().item() for value in state.values()}
     assert all(value.double().sum().item() in left for value in floats.values())
-    said = f"{len(state) - useless} tensors loaded" + (
-        f"; dropped {useless} of the file (backbone.adjust_channel" if useless else ""
-    )
-    assert said in caplog.text
+    assert f"{len(state) - useless} tensors loaded" in caplog.text
+    assert (f"dropped {useless} of the file (backbone.adjust_channel" in caplog.text) == (useless > 0)
     assert len(own) == len(state) - useless
 
 
@@ -126,9 +124,8 @@ def test_two_keys_never_become_one():
 
 
 def test_the_longest_beginning_is_exchanged():
-    mapped, dropped = KeyMap({"a.": "x.", "a.b.": "y."}, drop=("a.c",)).apply(
-        {k: torch.zeros(0) for k in ("a.b.w", "a.w", "a.c.w", "z")}
-    )
+    state = {key: torch.zeros(0) for key in ("a.b.w", "a.w", "a.c.w", "z")}
+    mapped, dropped = KeyMap({"a.": "x.", "a.b.": "y."}, drop=("a.c",)).apply(state)
     assert list(mapped) == ["y.w", "x.w", "z"]
     assert dropped == ["a.c.w"]
 
