@@ -7,7 +7,10 @@ import pytest
 import timm
 import torch
 
+from benchmark.objective import BatchObjective
 from detectors import DETECTORS
+from detectors.base import Batch
+from detectors.contract import faces
 from optimizers.features import FeatureShift
 from optimizers.registry import RegistryError
 
@@ -168,3 +171,18 @@ def test_the_hubs_client_is_asked_for_the_repositorys_file(tmp_path, monkeypatch
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     DETECTORS.build("timm/resnet10t.c3_in1k", weights="imagenet")
     assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors")]
+
+
+def test_a_transformer_has_a_hessian():
+    """The fast ways to compute attention have no second derivative; `hessian_product` takes the one that has."""
+    torch.manual_seed(0)
+    detector = DETECTORS.build("timm/test_vit", size=32).double().train()
+    batch = faces(32)
+    batch = Batch(batch.images.double(), batch.labels, batch.domains, batch.videos)
+    objective = BatchObjective(detector, [batch])
+    g = objective.gradient()
+    direction = 1 / float(g.norm()) * g
+    exact = objective.hessian_product(direction)
+    step = 1e-6
+    difference = 1 / (2 * step) * (objective.gradient(at=step * direction) - objective.gradient(at=-step * direction))
+    assert float((exact - difference).norm()) < 1e-5 * float(exact.norm())
