@@ -62,6 +62,7 @@ class DfbMeso4(MesoNet):
         self.conv2, self.conv3, self.conv4 = _conv(8, 8, 5), _conv(8, 16, 5), _conv(16, 16, 5)
         self.bn2 = nn.BatchNorm2d(16)
         self.pool2, self.pool4 = nn.MaxPool2d(2), nn.MaxPool2d(4)
+        self._add_classifier()
         load_weights(self, weights)
 
     def maps(self, images: Tensor) -> Tensor:
@@ -132,6 +133,7 @@ class DfbMesoInception4(MesoNet):
         self.conv1, self.conv2 = _conv(12, 16, 5), _conv(16, 16, 5)
         self.bn1 = nn.BatchNorm2d(16)
         self.pool2, self.pool4 = nn.MaxPool2d(2), nn.MaxPool2d(4)
+        self._add_classifier()
         load_weights(self, weights)
 
     def maps(self, images: Tensor) -> Tensor:

@@ -20,15 +20,17 @@ PAPER = "Afchar et al., MesoNet: a Compact Facial Video Forgery Detection Networ
 class MesoNet(Detector):
     """What the two networks share: faces of a fixed size, and the classifier of 16 units behind the last feature map.
 
-    A subclass builds its convolutions and fills in `maps`.
+    A subclass builds its convolutions, then calls `_add_classifier`, and fills in `maps`.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         # With a multiple of 32 Keras's "same" pooling pads nothing, so it is torch's pooling.
         self.size = face_size(type(self).__name__, size, multiple=32)
+
+    def _add_classifier(self) -> None:
         self.dropout = nn.Dropout(0.5)
-        self.fc1 = nn.Linear(16 * (size // 32) ** 2, 16)
+        self.fc1 = nn.Linear(16 * (self.size // 32) ** 2, 16)
         self.activation = nn.LeakyReLU(0.1)
         self.fc2 = nn.Linear(16, 2)
 
@@ -103,6 +105,7 @@ class Meso4(MesoNet):
         self.block2 = _block(8, 8, kernel=5, pool=2)
         self.block3 = _block(8, 16, kernel=5, pool=2)
         self.block4 = _block(16, 16, kernel=5, pool=4)
+        self._add_classifier()
         self._initialise_as_keras()
         load_weights(self, weights)
 
@@ -152,6 +155,7 @@ class MesoInception4(MesoNet):
         self.block2 = nn.Sequential(OrderedDict(inception=_Inception(11, 2, 4, 4, 2), bn=nn.BatchNorm2d(12), pool=nn.MaxPool2d(2)))
         self.block3 = _block(12, 16, kernel=5, pool=2)
         self.block4 = _block(16, 16, kernel=5, pool=4)
+        self._add_classifier()
         self._initialise_as_keras()
         load_weights(self, weights)
 

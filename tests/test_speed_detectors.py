@@ -63,5 +63,5 @@ def test_a_folder_without_the_peer_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="holds no training/networks"):
         peer_backbones(tmp_path)
     monkeypatch.setattr(sys, "argv", ["speed", "meso4", "--peer", str(tmp_path)])
-    with pytest.raises(SystemExit, match="Error: .* holds no training/networks"):
+    with pytest.raises(SystemExit, match=r"Error: .* holds no training/networks"):
         speed.main()
