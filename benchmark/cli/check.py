@@ -31,7 +31,10 @@ def detector(
         bool, typer.Option("--compile", help="Let torch.compile's default backend build it too, not only trace it.")
     ] = False,
 ) -> None:
-    """Shapes, number formats, gradients, state, learning, torch.compile, and one step of every optimizer."""
+    """Shapes, number formats, gradients, state, learning, torch.compile, and one step of every optimizer.
+
+    Small faces make it fast: --set size=32.
+    """
     from benchmark.contract import check_detector
 
     load(plugin)
