@@ -28,11 +28,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
-    package_data={"benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
+    package_data={"detectors": ["cards.json"], "benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
     install_requires=[
-        "torch>=2.4",  # tensors, autograd, the base optimizers; fp16 on a CPU needs 2.4
-        "torchvision>=0.17",  # ResNet and ConvNeXt backbones, augmentation v2
+        # tensors, autograd, the base optimizers; 2.4: fp16 on a CPU, and attention that can be differentiated twice
+        "torch>=2.4",
+        "torchvision>=0.19",  # ResNet, ConvNeXt and ViT backbones, augmentation v2; the one of torch 2.4
         "efficientnet-pytorch>=0.7.1",  # EfficientNet-B4 as DeepfakeBench and the papers use it
+        "timm>=1.0",  # every other backbone, CLIP's among them, by name: architectures, weights and their conversions are its work
         "pretrainedmodels>=0.7.4",  # Xception as DeepfakeBench and the papers use it
         "six",  # imported by a dependency of pretrainedmodels that forgets to declare it
         "numpy>=1.24",

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.config import ConfigError
@@ -135,7 +136,9 @@ class BatchObjective:
             along = slope.dot(vector)
             return _derivative(along, self.parameters) if along.requires_grad else Vector({})
 
-        return self._pass(at, self.parameters, product)
+        # Of the ways to compute attention only the plain one has a second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._pass(at, self.parameters, product)
 
     def domains(self) -> list[BatchObjective]:
         """One objective for each domain that is present, in order of its index, over its examples of all micro-batches.

@@ -1,4 +1,7 @@
-"""The table of detectors. Listing names imports nothing; `DETECTORS.build("meso4", size=64)` returns the module."""
+"""The table of detectors. Listing names imports nothing; `DETECTORS.build("meso4", size=64)` returns the module.
+
+Beside the names of the table, every model of timm is one: `timm/<model>`, e.g. `timm/vit_base_patch16_clip_224.openai`.
+"""
 
 from optimizers.registry import Registry
 
@@ -6,13 +9,21 @@ DETECTORS = Registry(
     kind="detector",
     builtin={
         "meso4": "detectors.meso:Meso4",
+        "mesoinception4": "detectors.meso:MesoInception4",
+        "dfb-meso4": "detectors.dfb_meso:DfbMeso4",
+        "dfb-mesoinception4": "detectors.dfb_meso:DfbMesoInception4",
         "resnet10": "detectors.resnet:ResNet10",
         "resnet18": "detectors.resnet:ResNet18",
         "resnet34": "detectors.resnet:ResNet34",
         "resnet50": "detectors.resnet:ResNet50",
         "xception": "detectors.xception:Xception",
+        "efficientnet_b0": "detectors.efficientnet:EfficientNetB0",
         "efficientnet_b4": "detectors.efficientnet:EfficientNetB4",
+        "dfb-efficientnet_b4": "detectors.efficientnet:DfbEfficientNetB4",
+        "convnext_tiny": "detectors.convnext:ConvNeXtTiny",
         "convnext_base": "detectors.convnext:ConvNeXtBase",
+        "vit_b_16": "detectors.vit:ViTB16",
     },
     group="dfgrid.detectors",
+    families={"timm/": "detectors.timm:family"},
 )

@@ -50,9 +50,9 @@ class BackboneDetector(Detector):
     Args:
         backbone: the network without its last layer.
         features: D, the length of the vector in front of that layer.
-        imagenet: what the library publishes for it.
+        imagenet: what the library publishes for it, if anything.
         size: side of the faces in px.
-        weights: "none", "imagenet", or the path of a state_dict file; see `detectors.weights.load_weights`.
+        weights: "none", "imagenet", "dfb:PATH", or the path of a state_dict file; see `detectors.weights.load_weights`.
         normalization: a name of `NORMALIZATIONS`.
         dropout: probability that a feature is zeroed in front of `head` while training.
 
@@ -64,7 +64,7 @@ class BackboneDetector(Detector):
         self,
         backbone: nn.Module,
         features: int,
-        imagenet: ImageNet,
+        imagenet: ImageNet | None,
         size: int,
         weights: str | Path,
         normalization: str,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from detectors.about import About
+from detectors.weights import ImageNet, KeyMap
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,15 @@ class Detector(nn.Module):
     images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the backbone's keys alone.
     `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
     and that no loss reaches.
+
+    `about` says what the detector is, for `dfgrid list detectors` and docs/detectors.md. `imagenet` is what a library publishes
+    for its backbone; `dfb` says how DeepfakeBench's checkpoint of it is read (see `detectors.weights`): a map of keys, the name
+    of the detector that takes the file instead, or None.
     """
 
+    about: ClassVar[About | None] = None
+    imagenet: ClassVar[ImageNet | None] = None
+    dfb: ClassVar[KeyMap | str | None] = None
     shallow: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     size: int = 256

@@ -9,37 +9,50 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectors.base import Batch, Detector, Prediction
+from detectors.outcome import Outcome, Skipped, outcome
 
 FACES = 8
+LARGE = 50_000_000
+"""Parameters of a detector that 1e-3 is too fast for."""
 
 
-def check(build: Callable[[], Detector], steps: int = 100, rate: float = 1e-3) -> list[str]:
-    """All checks, on the CPU.
+def check(build: Callable[[], Detector], steps: int = 100, rate: float | None = None) -> list[str]:
+    """`examine` as a list of problems, one sentence each."""
+    return [f"{found.title}: {problem}" for found in examine(build, steps, rate) for problem in found.problems]
+
+
+def examine(
+    build: Callable[[], Detector],
+    steps: int = 100,
+    rate: float | None = None,
+    compiled: str | None = None,
+) -> Iterator[Outcome]:
+    """All checks, on the CPU, one after the other; if the detector cannot be built, that is the only one.
 
     Args:
         build: makes the detector anew, e.g. ``lambda: DETECTORS.build("meso4", size=64)``; small faces make it fast.
         steps: the most steps of Adam after which all of eight faces must be told right and their loss have halved.
-        rate: Adam's learning rate for that.
-
-    Returns:
-        One sentence a problem.
+        rate: Adam's learning rate for that; by default 1e-3, and 1e-4 above 50 million parameters.
+        compiled: backend of torch.compile that the detector is also put through, as one graph: "eager" only traces it, "inductor"
+            needs a C++ compiler. None: no such check, which takes as long as all others together.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        try:
-            detector, problems = _construct(build)
-        except Exception as error:
-            return [f"construction: {_said(error)}"]
-        if problems:
-            return problems
+        built: list[Detector] = []
+        yield outcome("construction", lambda: _construct(build, built))
+        if not built:
+            return
+        detector = built[0]
         batch = faces(detector.size)
         checks: dict[str, Callable[[], Iterator[str]]] = {
             "prediction": lambda: _prediction(detector, batch),
@@ -50,12 +63,10 @@ def check(build: Callable[[], Detector], steps: int = 100, rate: float = 1e-3) -
             "state_dict": lambda: _state(detector, build, batch),
             "learning": lambda: _learning(detector, batch, steps, rate),
         }
+        if compiled is not None:
+            checks[f"torch.compile ({compiled})"] = lambda: _compiles(detector, batch, compiled)
         for title, run in checks.items():
-            try:
-                problems += [f"{title}: {problem}" for problem in run()]
-            except Exception as error:  # a detector may fail in any way, and the other checks still have something to say
-                problems.append(f"{title}: {_said(error)}")
-    return problems
+            yield outcome(title, run)
 
 
 def faces(size: int) -> Batch:
@@ -67,23 +78,27 @@ def faces(size: int) -> Batch:
     return Batch(images, labels=index % 2, domains=index // 2 % 2, videos=index)
 
 
-def _construct(build: Callable[[], Detector]) -> tuple[Detector, list[str]]:
-    said = io.StringIO()
-    with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+def _construct(build: Callable[[], Detector], built: list[Detector]) -> Iterator[str]:
+    """Puts the detector into `built` if nothing is wrong with it."""
+    printed = io.StringIO()
+    with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         warnings.simplefilter("always")
         detector = build()
-    problems = [f"construction: warns '{w.message}'" for w in warned]
-    if said.getvalue():
-        problems.append(f"construction: prints '{said.getvalue().strip()}'")
+    problems = [f"warns '{w.message}'" for w in warned]
+    if printed.getvalue():
+        problems.append(f"prints '{printed.getvalue().strip()}'")
     if not isinstance(detector, Detector):
-        return detector, [*problems, f"construction: gives a {type(detector).__name__}, not a detectors.base.Detector"]
-    if isinstance(detector.size, bool) or not isinstance(detector.size, int) or detector.size < 1:
-        problems.append(f"construction: size is {detector.size!r}, but it must be the side of the faces in px")
-    if "px" not in (type(detector).__doc__ or ""):
-        problems.append("construction: the class's docstring does not say for what size of faces, in px, it was made")
-    if not any(p.requires_grad for p in detector.parameters()):
-        problems.append("construction: there is no trainable parameter")
-    return detector, problems
+        problems.append(f"gives a {type(detector).__name__}, not a detectors.base.Detector")
+    else:
+        if isinstance(detector.size, bool) or not isinstance(detector.size, int) or detector.size < 1:
+            problems.append(f"size is {detector.size!r}, but it must be the side of the faces in px")
+        if "px" not in (type(detector).__doc__ or ""):
+            problems.append("the class's docstring does not say for what size of faces, in px, it was made")
+        if not any(p.requires_grad for p in detector.parameters()):
+            problems.append("there is no trainable parameter")
+    yield from problems
+    if not problems:
+        built.append(detector)
 
 
 def _prediction(detector: Detector, batch: Batch) -> Iterator[str]:
@@ -142,12 +157,24 @@ def _formats(detector: Detector, batch: Batch) -> Iterator[str]:
         yield f"after .double(), float64 images give logits in {double.dtype}"
     elif not torch.allclose(double.float(), plain, rtol=1e-2, atol=1e-2):
         yield "in float64 the logits are others than in float32"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = detector.train().loss(detector(batch.images), batch)
+    loss.backward()
+    if not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
+        yield "under bfloat16 autocast a gradient is not finite"
+    detector.zero_grad(set_to_none=True)
+    _settle(detector, batch)
 
 
 def _gradients(detector: Detector, batch: Batch) -> Iterator[str]:
     few = _rows(batch, 4)
     trainable = {name: p for name, p in detector.named_parameters() if p.requires_grad}
     reached: set[str] = set()
+    # A residual branch that begins at zero, as timm's do, hides what is in it from the first gradient, but from no later one.
+    with torch.no_grad():
+        for p in trainable.values():
+            if not p.any():
+                p.normal_(std=0.02)
     # In train mode a bias in front of BatchNorm has no gradient and a dropped branch none either; in eval mode a part that only
     # trains has none. So a parameter counts as reached if either mode reaches it.
     for training in (True, False):
@@ -197,10 +224,12 @@ def _shallow(detector: Detector, batch: Batch) -> Iterator[str]:
         return hook
 
     detector.eval()
-    plain = detector(few.images).logits
+    plain = _predict(detector, few.images).logits
     handles = [modules[name].register_forward_hook(push(name)) for name in outputs]
     try:
-        pushed = detector(few.images)
+        # RoGA's exact form multiplies by the Hessian: of the ways to compute attention only this one has a second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            pushed = detector(few.images)
     finally:
         for handle in handles:
             handle.remove()
@@ -220,7 +249,7 @@ def _shallow(detector: Detector, batch: Batch) -> Iterator[str]:
         ):
             if gradient is None or not gradient.isfinite().all() or not gradient.any():
                 yield f"a pushed {what} of {name} has no finite gradient: its output is not what the logits are made from"
-    # RoGA's exact form multiplies by the Hessian: the backward pass must itself be differentiable.
+    # The Hessian again: the backward pass must itself be differentiable.
     product = sum((g * g).sum() for g in gradients if g is not None)
     assert isinstance(product, Tensor)
     # Not autograd.grad: asked for the weights alone, it never runs the node that a once_differentiable function leaves to complain.
@@ -237,8 +266,10 @@ def _state(detector: Detector, build: Callable[[], Detector], batch: Batch) -> I
         yield "a second detector with the same state_dict predicts something else"
 
 
-def _learning(detector: Detector, batch: Batch, steps: int, rate: float) -> Iterator[str]:
+def _learning(detector: Detector, batch: Batch, steps: int, rate: float | None) -> Iterator[str]:
     detector.train()
+    if rate is None:
+        rate = 1e-3 if sum(p.numel() for p in detector.parameters()) < LARGE else 1e-4
     optimizer = torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], lr=rate)
     first = last = float("nan")
     for step in range(steps + 1):
@@ -254,6 +285,21 @@ def _learning(detector: Detector, batch: Batch, steps: int, rate: float) -> Iter
         loss.backward()
         optimizer.step()
     yield f"in {steps} steps of Adam eight faces were not learned: their loss goes from {first:.3g} to {last:.3g}"
+
+
+def _compiles(detector: Detector, batch: Batch, backend: str) -> Iterator[str]:
+    if backend == "inductor" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise Skipped("there is no C++ compiler here")
+    plain = _predict(detector, batch.images[:2]).logits
+    torch._dynamo.reset()
+    try:
+        whole = torch.compile(detector, backend=backend, fullgraph=True)
+        with torch.no_grad():
+            logits = whole(batch.images[:2]).logits
+    finally:
+        torch._dynamo.reset()
+    if not torch.allclose(logits, plain, rtol=1e-3, atol=1e-3):
+        yield "compiled, its logits are others"
 
 
 def _settle(detector: Detector, batch: Batch) -> None:
@@ -277,7 +323,3 @@ def _predict(detector: Detector, images: Tensor) -> Prediction:
 
 def _rows(batch: Batch, count: int) -> Batch:
     return batch.only(torch.arange(count))
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -9,12 +9,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
+from detectors.about import About
 from detectors.backbone import BackboneDetector, face_size
 from detectors.base import Detector, Prediction
-from detectors.weights import ImageNet, load_weights
+from detectors.weights import ImageNet, KeyMap, load_weights
 from optimizers.registry import RegistryError
 
 HEAD = ("fc.weight", "fc.bias")
+PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385"
 
 
 class ResNet10(Detector):
@@ -38,6 +40,14 @@ class ResNet10(Detector):
         RegistryError: a setting that cannot be, or a file that does not fit.
     """
 
+    about = About(
+        title="ResNet-10 (narrow)",
+        paper=PAPER,
+        year=2016,
+        backbone="our own, of torchvision's basic blocks",
+        insertion="the first stage's block (our choice)",
+        notes="half of ResNet-18's blocks and a quarter of its channels, for grids that must run on a CPU",
+    )
     shallow = ("layer1",)
 
     def __init__(self, size: int = 96, weights: str | Path = "none", width: int = 16) -> None:
@@ -76,7 +86,6 @@ class TorchvisionResNet(BackboneDetector):
     """torchvision's ResNet behind `backbone`, without its last layer. The subclasses say which."""
 
     make: ClassVar[Callable[[], torchvision_resnet.ResNet]]
-    imagenet: ClassVar[ImageNet]
 
     def __init__(self, size: int = 256, weights: str | Path = "none", normalization: str = "half") -> None:
         backbone = type(self).make()
@@ -99,6 +108,13 @@ class ResNet18(TorchvisionResNet):
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
+    about = About(
+        title="ResNet-18",
+        paper=PAPER,
+        year=2016,
+        backbone="resnet18, torchvision",
+        insertion="the two blocks of the first stage (our choice)",
+    )
     shallow = ("backbone.layer1.0", "backbone.layer1.1")
     make = torchvision_resnet.resnet18
     imagenet = ImageNet(torchvision_resnet.ResNet18_Weights.IMAGENET1K_V1.url, HEAD)
@@ -114,13 +130,32 @@ class ResNet34(TorchvisionResNet):
 
     Args:
         size: side of the faces in px. The network does not depend on it.
-        weights: "none", "imagenet" (torchvision's IMAGENET1K_V1), or the path of a state_dict file.
+        weights: "none", "imagenet" (torchvision's IMAGENET1K_V1), "dfb:PATH", or the path of a state_dict file.
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
+    about = About(
+        title="ResNet-34",
+        paper=PAPER,
+        year=2016,
+        backbone="resnet34, torchvision",
+        insertion="the three blocks of the first stage (our choice)",
+    )
     shallow = ("backbone.layer1.0", "backbone.layer1.1", "backbone.layer1.2")
     make = torchvision_resnet.resnet34
     imagenet = ImageNet(torchvision_resnet.ResNet34_Weights.IMAGENET1K_V1.url, HEAD)
+    # DeepfakeBench keeps the network without its last two parts in an unnamed sequence; ReLU and pooling are its numbers 2 and 3.
+    dfb = KeyMap(
+        {
+            "backbone.resnet.0.": "backbone.conv1.",
+            "backbone.resnet.1.": "backbone.bn1.",
+            "backbone.resnet.4.": "backbone.layer1.",
+            "backbone.resnet.5.": "backbone.layer2.",
+            "backbone.resnet.6.": "backbone.layer3.",
+            "backbone.resnet.7.": "backbone.layer4.",
+            "backbone.fc.": "head.",
+        }
+    )
 
 
 class ResNet50(TorchvisionResNet):
@@ -139,6 +174,14 @@ class ResNet50(TorchvisionResNet):
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
+    about = About(
+        title="ResNet-50",
+        paper=PAPER,
+        year=2016,
+        backbone="resnet50, torchvision",
+        insertion="the three blocks of the first stage (our choice)",
+        notes="torchvision's v1.5: a bottleneck strides in its 3 x 3 convolution",
+    )
     shallow = ("backbone.layer1.0", "backbone.layer1.1", "backbone.layer1.2")
     make = torchvision_resnet.resnet50
     imagenet = ImageNet(torchvision_resnet.ResNet50_Weights.IMAGENET1K_V1.url, HEAD)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
+from detectors.about import About
 from detectors.backbone import BackboneDetector
-from detectors.weights import ImageNet
+from detectors.weights import ImageNet, KeyMap
 
 with warnings.catch_warnings():
     # The package compiles all its models on the first import, and one of them compares a string by `is`.
@@ -29,13 +30,29 @@ class Xception(BackboneDetector):
 
     Args:
         size: side of the faces in px. The network does not depend on it.
-        weights: "none", "imagenet" (pretrainedmodels's file), or the path of a state_dict file; the older public file, in which
-            1 x 1 convolutions are matrices, loads as well.
+        weights: "none", "imagenet" (pretrainedmodels's file), "dfb:PATH", or the path of a state_dict file; the older public file,
+            xception-b5690688.pth, in which 1 x 1 convolutions are matrices, loads as well.
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
+    about = About(
+        title="Xception",
+        paper="Chollet, Xception: Deep Learning with Depthwise Separable Convolutions, CVPR 2017, arXiv 1610.02357",
+        year=2017,
+        backbone="xception, pretrainedmodels",
+        insertion="the first block of the entry flow (our choice)",
+        notes="the detector of FaceForensics++ (Rössler et al., ICCV 2019)",
+    )
     shallow = ("backbone.block1",)
-    imagenet = ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"))
+    imagenet = ImageNet(
+        pretrained_settings["xception"]["imagenet"]["url"],
+        # The published files call it `fc`; a model of the library, saved, calls it `last_linear`.
+        head=("fc.weight", "fc.bias", "last_linear.weight", "last_linear.bias"),
+    )
+    dfb = KeyMap(
+        {"backbone.last_linear.": "head.", "backbone.last_linear.1.": "head."},  # the second where its dropout was switched on
+        drop=("backbone.adjust_channel.",),  # always built there, and used by none of its losses for this detector
+    )
 
     def __init__(self, size: int = 256, weights: str | Path = "none", normalization: str = "half") -> None:
         backbone = xception(pretrained=None)

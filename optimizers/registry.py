@@ -43,13 +43,18 @@ class Registry:
         kind: what an entry is called in a message, e.g. ``"detector"``.
         builtin: name -> ``"module:Class"``.
         group: entry-point group through which installed packages add names.
+        families: first part of a name -> ``"module:function"``, for names that are too many to list. The function is given the
+            rest of the name and returns the class, or raises a RegistryError.
     """
 
     NO_DEFAULT: ClassVar[Any] = inspect.Parameter.empty
 
-    def __init__(self, kind: str, builtin: dict[str, str], group: str) -> None:
+    def __init__(self, kind: str, builtin: dict[str, str], group: str, families: dict[str, str] | None = None) -> None:
         self.kind = kind
         self.group = group
+        self.families = families or {}
+        self._members: dict[str, type] = {}
+        self._builtin = tuple(sorted(builtin))
         self._specs: dict[str, str | type] = dict(builtin)
         self._installed = False
 
@@ -68,9 +73,13 @@ class Registry:
         return add
 
     def names(self) -> list[str]:
-        """All known names, sorted."""
+        """All known names, sorted, without those of `families`."""
         self._load_installed()
         return sorted(self._specs)
+
+    def builtin(self) -> tuple[str, ...]:
+        """The names that come with the project, sorted."""
+        return self._builtin
 
     def get(self, name: str) -> type:
         """The class behind `name`.
@@ -80,13 +89,21 @@ class Registry:
         """
         self._load_installed()
         if name not in self._specs:
-            raise RegistryError(f"unknown {self.kind} '{name}': {did_you_mean(name, self._specs)}")
+            return self._member(name)
         spec = self._specs[name]
         if isinstance(spec, str):
-            module, _, attribute = spec.partition(":")
-            spec = self._specs[name] = getattr(importlib.import_module(module), attribute)
+            spec = self._specs[name] = _imported(spec)
         assert isinstance(spec, type)
         return spec
+
+    def _member(self, name: str) -> type:
+        family = next((prefix for prefix in self.families if name.startswith(prefix)), None)
+        if family is None:
+            known = [*self._specs, *(f"{prefix}<name>" for prefix in self.families)]
+            raise RegistryError(f"unknown {self.kind} '{name}': {did_you_mean(name, known)}")
+        if name not in self._members:
+            self._members[name] = _imported(self.families[family])(name.removeprefix(family))
+        return self._members[name]
 
     def settings(self, name: str) -> dict[str, Any]:
         """The settings that `name` takes, with their defaults (`Registry.NO_DEFAULT` where there is none)."""
@@ -116,6 +133,11 @@ class Registry:
             self._installed = True
             for point in entry_points(group=self.group):
                 self._specs.setdefault(point.name, point.value)
+
+
+def _imported(spec: str) -> Any:
+    module, _, attribute = spec.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def load_plugin(path: str | Path) -> None:

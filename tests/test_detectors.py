@@ -20,8 +20,19 @@ from optimizers.registry import RegistryError
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
-LIBRARY = ["convnext_base", "efficientnet_b4", "resnet18", "resnet34", "resnet50", "xception"]
-BUILT_IN = sorted([*LIBRARY, "meso4", "resnet10"])
+LIBRARY = {  # detector -> how its library names the network; pretrainedmodels calls its last layer otherwise than its files do
+    "convnext_base": "convnext_base",
+    "convnext_tiny": "convnext_tiny",
+    "efficientnet_b0": "efficientnet-b0",
+    "efficientnet_b4": "efficientnet-b4",
+    "dfb-efficientnet_b4": "efficientnet-b4",
+    "resnet18": "resnet18",
+    "resnet34": "resnet34",
+    "resnet50": "resnet50",
+    "vit_b_16": "vit_b_16",
+    "xception": "xception",
+}
+BUILT_IN = sorted([*LIBRARY, "meso4", "mesoinception4", "dfb-meso4", "dfb-mesoinception4", "resnet10"])
 
 
 def without_storage(name, **settings):
@@ -35,14 +46,14 @@ def without_storage(name, **settings):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_docstring_counts_the_parameters(name):
-    said = re.search(r"Parameters(?: at 256 px)?: ([\d,]+)", DETECTORS.get(name).__doc__)
+    said = re.search(r"Parameters(?: at \d+ px)?: ([\d,]+\d)", DETECTORS.get(name).__doc__)
     assert int(said.group(1).replace(",", "")) == sum(p.numel() for p in without_storage(name).parameters())
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_default_size_and_normalization(name):
     detector = without_storage(name)
-    assert detector.size == (96 if name == "resnet10" else 256)
+    assert detector.size == {"resnet10": 96, "vit_b_16": 224}.get(name, 256)
     assert (detector.mean, detector.std) == ((0.5,) * 3, (0.5,) * 3)
 
 
@@ -82,7 +93,7 @@ def test_shallow_modules_share_the_first_resolution(name):
     detector(torch.zeros(1, 3, 64, 64, device=next(detector.parameters()).device))
     assert len(sides) == len(detector.shallow)
     assert len(set(sides)) == 1
-    assert min(sides[0]) >= 8
+    assert min(sides[0]) >= (4 if name == "vit_b_16" else 8)  # a transformer has one resolution, a sixteenth
 
 
 @pytest.mark.parametrize(
@@ -179,13 +190,14 @@ def test_the_1000_class_layer_is_the_one_that_is_dropped(name):
 
     with torch.device("meta"):
         if name == "xception":
-            published = {k.replace("last_linear", "fc") for k in pretrainedmodels.xception(pretrained=None).state_dict()}
-        elif name == "efficientnet_b4":
-            published = set(efficientnet_pytorch.EfficientNet.from_name("efficientnet-b4").state_dict())
+            own = set(pretrainedmodels.xception(pretrained=None).state_dict())
+            published = own | {k.replace("last_linear", "fc") for k in own}
+        elif "efficientnet" in name:
+            published = set(efficientnet_pytorch.EfficientNet.from_name(LIBRARY[name]).state_dict())
         else:
-            published = set(getattr(torchvision.models, name)().state_dict())
+            published = set(getattr(torchvision.models, LIBRARY[name])().state_dict())
     assert published == without_storage(name).backbone.state_dict().keys() | set(cls.imagenet.head)
-    assert set(cls.imagenet.head) <= published
+    assert set(cls.imagenet.head) | set(cls.imagenet.fresh) <= published
 
 
 class Small(Detector):

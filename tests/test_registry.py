@@ -173,3 +173,24 @@ def test_every_built_in_name_leads_to_a_class() -> None:
     for name, spec in OPTIMIZERS._specs.items():
         if isinstance(spec, type) or spec.startswith("optimizers."):
             assert issubclass(OPTIMIZERS.get(name), Rule)
+
+
+def test_a_family_of_names_is_made_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def family(rest: str) -> type:
+        made.append(rest)
+        if rest == "none":
+            raise RegistryError("no such member")
+        return type(rest, (Entry,), {})
+
+    monkeypatch.setattr(module, "made_for_this_test", family, raising=False)
+    table = Registry("thing", {}, "dfgrid.nothing", families={"lib/": "optimizers.registry:made_for_this_test"})
+    assert table.names() == []
+    assert table.get("lib/one") is table.get("lib/one")
+    assert table.build("lib/one", size=2).size == 2
+    assert made == ["one"]
+    with pytest.raises(RegistryError, match="no such member"):
+        table.get("lib/none")
+    with pytest.raises(RegistryError, match=r"unknown thing 'lob/one': .*Known: lib/<name>"):
+        table.get("lob/one")

@@ -36,18 +36,44 @@ def _settings(registry: Any, name: str) -> str:
 
 
 @list_app.command()
-def detectors(plugin: Plugins = None) -> None:
-    """Detectors, with their settings."""
+def detectors(
+    plugin: Plugins = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Build the detectors that plug-ins add, to count their parameters and operations.")
+    ] = False,
+) -> None:
+    """Detectors: paper, backbone, size, cost, what training must give them, and where their weights come from."""
+    from benchmark.docs import millions, table
     from detectors import DETECTORS
+    from detectors.cards import read_cards
 
-    load(plugin)
-    table = Table(title="Detectors", title_justify="left")
-    for column in ("name", "what it is", "settings", "shallow modules (PIM)"):
-        table.add_column(column, overflow="fold")
-    for name in DETECTORS.names():
-        cls: Any = DETECTORS.get(name)
-        table.add_row(name, _summary(cls), _settings(DETECTORS, name), ", ".join(cls.shallow) or "none")
-    console.print(table)
+    if plugin:
+        load(plugin)
+    cards = read_cards()
+    others = [name for name in DETECTORS.names() if name not in cards]
+    if measure:
+        from detectors.measure import card
+
+        cards |= {name: card(name, device="cpu") for name in others}
+        others = []
+    if markdown:
+        typer.echo(table(cards), nl=False)
+        return
+    shown = Table(title="Detectors", title_justify="left")
+    for column in ("name", "detector", "backbone", "parameters", "GFLOPs", "input", "needs", "weights"):
+        shown.add_column(column, overflow="fold", justify="right" if column in ("parameters", "GFLOPs", "input") else "left")
+    for name, found in cards.items():
+        title = f"{found.title} ({found.year})" if found.year else found.title
+        cost = millions(found.parameters), f"{found.gflops:.3g}", f"{found.size} px"
+        shown.add_row(name, title, found.backbone, *cost, ", ".join(found.needs) or "–", ", ".join(found.weights) or "–")
+    for name in others:
+        shown.add_row(name, _summary(DETECTORS.get(name)), "", "", "", "", "", "")
+    console.print(shown)
+    console.print("Besides these: timm/<model>, every model of timm. A path is always a source of weights too, dfb is dfb:PATH.")
+    console.print("Papers, pooling, normalisation, settings and PIM's insertion points: docs/detectors.md")
+    if others:
+        console.print("The size and cost of a plug-in's detectors: --measure")
 
 
 @list_app.command()

@@ -1,0 +1,90 @@
+"""What is said of the detectors: measured again, fresh in the docs, and quick to list."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark import docs
+from detectors import DETECTORS
+from detectors.cards import FILE, read_cards
+from detectors.measure import card
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+STALE = "run python -m benchmark.docs"
+
+
+@pytest.mark.parametrize("name", DETECTORS.builtin())
+def test_the_card_says_what_is_measured(name):
+    assert read_cards()[name] == card(name), STALE
+
+
+def test_there_is_a_card_for_every_detector_and_no_other():
+    assert tuple(read_cards()) == DETECTORS.builtin(), STALE
+
+
+def test_the_page_is_fresh():
+    assert docs.PAGE.read_text(encoding="utf-8") == docs.page(read_cards()), STALE
+
+
+def test_the_agreement_is_of_detectors_that_exist_and_good_to_1e_5():
+    lines = docs.AGREEMENT.read_text(encoding="utf-8").splitlines()[1:]
+    taking = {name for name in DETECTORS.builtin() if "dfb" in read_cards()[name].weights}
+    assert {line.split(",")[0] for line in lines} == taking
+    assert all(float(line.rsplit(",", 1)[1]) < 1e-5 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "gflops"),
+    [("resnet50", 2 * 4.089 * (256 / 224) ** 2), ("vit_b_16", 2 * 17.564), ("convnext_base", 2 * 15.355 * (256 / 224) ** 2)],
+)
+def test_the_operations_are_the_librarys(name, gflops):
+    # torchvision publishes multiply-adds at 224 px, as its documentation's GFLOPS; convolutions grow with the area.
+    assert read_cards()[name].gflops == pytest.approx(gflops, rel=0.01)
+
+
+def test_every_built_in_detector_says_what_it_is():
+    for name in DETECTORS.builtin():
+        about = DETECTORS.get(name).about
+        assert about is not None
+        assert all((about.title, about.paper, about.year, about.backbone, about.pooling, about.insertion))
+
+
+def dfgrid(*args):
+    code = "import sys; from benchmark.cli import main; sys.argv[0] = 'dfgrid'\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_listing_needs_no_torch_and_shows_everything():
+    shown = dfgrid("list", "detectors", "--markdown")
+    *table, imported = shown.splitlines()
+    assert imported == "False"
+    assert table[0] == "| name | detector | backbone | parameters | GFLOPs | input | needs | weights |"
+    assert len(table) == 2 + len(DETECTORS.builtin())
+    row = next(line for line in table if "`xception`" in line)
+    for said in ("Xception (2017)", "pretrainedmodels", "20.81 M", "11.9", "256 px", "`none`, `imagenet`, `dfb`"):
+        assert said in row
+    assert dfgrid("list", "detectors").splitlines()[-1] == "False"
+
+
+def test_a_plug_in_is_listed_and_measured():
+    shown = dfgrid("list", "detectors", "--markdown", "--measure", "--plugin", "examples/my_detector.py")
+    row = next(line for line in shown.splitlines() if "`my_detector`" in line)
+    assert "64 px" in row
+    assert "2,866" in row
+
+
+def test_stale_cards_would_be_seen(tmp_path, monkeypatch):
+    found = json.loads(FILE.read_text(encoding="utf-8"))
+    found["meso4"]["parameters"] += 1
+    changed = tmp_path / "cards.json"
+    changed.write_text(json.dumps(found), encoding="utf-8")
+    monkeypatch.setattr("detectors.cards.FILE", changed)
+    assert read_cards()["meso4"] != card("meso4")
+    assert docs.PAGE.read_text(encoding="utf-8") != docs.page(read_cards())

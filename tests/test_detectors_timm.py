@@ -1,0 +1,188 @@
+"""Any backbone of timm by name, and torchvision's ViT: sizes, weights, and where PIM pushes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from benchmark.objective import BatchObjective
+from detectors import DETECTORS
+from detectors.base import Batch
+from detectors.contract import faces
+from optimizers.features import FeatureShift
+from optimizers.registry import RegistryError
+
+torch.set_num_threads(1)
+
+
+def save(path, state):
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "shallow"),
+    [
+        ("resnet10t", 176, ("backbone.layer1",)),
+        ("test_convnext", 160, ("backbone.stages.0",)),
+        ("test_vit", 160, ("backbone.patch_embed.proj",)),
+        ("test_efficientnet", 160, ("backbone.blocks.0",)),
+    ],
+)
+def test_a_model_of_timm_by_its_name(name, size, shallow):
+    detector = DETECTORS.build(f"timm/{name}").eval()
+    assert (detector.size, detector.shallow) == (size, shallow)
+    assert len(FeatureShift(detector, detector.shallow).leaves) == 2
+    prediction = detector(torch.rand(1, 3, size, size))
+    assert prediction.logits.shape == (1, 2)
+    assert prediction.features.shape == (1, detector.head.in_features)
+
+
+def test_pushed_modules_have_their_channels_in_front():
+    # Swin's stages give (N, H, W, C): pushing those would push rows of the image.
+    with torch.device("meta"):
+        detector = DETECTORS.build("timm/swin_tiny_patch4_window7_224")
+    assert detector.shallow == ("backbone.patch_embed.proj",)
+
+
+def test_a_model_without_channel_statistics_is_refused_by_pim():
+    detector = DETECTORS.build("timm/legacy_xception", size=64)
+    assert detector.shallow == ()
+    with pytest.raises(RegistryError, match=r"the detector timm/legacy_xception names none"):
+        FeatureShift(detector, detector.shallow)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("timm/resnet10x", {}, "timm has no model 'resnet10x': did you mean 'timm/resnet10t'?"),
+        ("timm/resnet10t.c4_in1k", {}, "timm has no weights 'c4_in1k' of resnet10t: did you mean 'timm/resnet10t.c3_in1k'?"),
+        ("tim/resnet10t", {}, "unknown detector 'tim/resnet10t'"),
+        ("timm/resnet10t", {"sise": 64}, "did you mean 'size'?"),
+        ("timm/resnet10t", {"size": 8}, "at least 32"),
+        ("timm/resnet10t", {"normalization": "owm"}, "no normalization 'owm'"),
+        ("timm/vit_base_patch16_clip_224.openai", {"weights": "imagenet", "size": 32}, "not ImageNet's but 'openai'"),
+        ("vit_b_16", {"size": 100}, "divisible by 16"),
+    ],
+)
+def test_a_mistake_is_one_sentence(name, settings, said):
+    with torch.device("meta"), pytest.raises(RegistryError, match=re.escape(said)):
+        DETECTORS.build(name, **settings)
+
+
+def test_normalisation_is_the_models_own_unless_said_otherwise():
+    with torch.device("meta"):
+        clip = DETECTORS.build("timm/vit_base_patch16_clip_224.openai", size=32)
+        half = DETECTORS.build("timm/resnet10t", normalization="half")
+    assert clip.mean == (0.48145466, 0.4578275, 0.40821073)
+    assert (half.mean, half.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_timm_fills_the_backbone(suffix, tmp_path):
+    state = timm.create_model("resnet10t").state_dict()
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+    filled = DETECTORS.build("timm/resnet10t", weights=path).backbone.state_dict()
+    assert filled.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[key]) for key, value in filled.items())
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    with pytest.raises(RegistryError, match=r"cut\.safetensors is no plain state_dict"):
+        DETECTORS.build("timm/resnet10t", weights=tmp_path / "cut.safetensors")
+
+
+def test_position_embeddings_of_another_size_are_interpolated(tmp_path):
+    state = timm.create_model("test_vit").state_dict()
+    path = save(tmp_path / "vit.pth", state)
+    same = DETECTORS.build("timm/test_vit", weights=path).backbone
+    assert torch.equal(same.pos_embed, state["pos_embed"])
+    other = DETECTORS.build("timm/test_vit", size=64, weights=path).backbone
+    assert other.pos_embed.shape[1] == 1 + (64 // 16) ** 2
+    assert torch.equal(other.blocks[1].mlp.fc1.weight, state["blocks.1.mlp.fc1.weight"])
+
+
+def test_torchvisions_vit_interpolates_the_position_embeddings_of_its_file(tmp_path):
+    import torchvision
+
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in torchvision.models.vit_b_16().state_dict().items()}
+    state = {key: torch.rand(shape) for key, shape in shapes.items()}
+    path = save(tmp_path / "vit_b_16-c867db91.pth", state)
+    filled = DETECTORS.build("vit_b_16", size=64, weights=path).backbone.state_dict()
+    assert filled.keys() == state.keys() - {"heads.head.weight", "heads.head.bias"}
+    embedding = filled.pop("encoder.pos_embedding")
+    assert all(torch.equal(value, state[key]) for key, value in filled.items())
+    assert embedding.shape == (1, 1 + (64 // 16) ** 2, 768)
+    assert torch.equal(embedding[:, 0], state["encoder.pos_embedding"][:, 0])  # the class token's has no place to move from
+
+
+def test_a_file_of_another_network_is_refused_by_the_names_of_its_keys(tmp_path):
+    path = save(tmp_path / "resnet.pth", timm.create_model("resnet10t").state_dict())
+    for name in ("timm/test_vit", "vit_b_16"):
+        with torch.device("meta"), pytest.raises(RegistryError, match=r"does not fit .* missing \(.* unexpected \("):
+            DETECTORS.build(name, size=64, weights=path)
+
+
+def test_without_the_hub_the_sentence_names_file_and_folder_and_a_file_there_is_taken(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(RegistryError) as error:
+        DETECTORS.build("timm/test_vit", weights="imagenet")
+    url = "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors"
+    folder = tmp_path / "hub" / "checkpoints"
+    assert f"put {url} as timm--test_vit.r160_in1k.safetensors into {folder}" in str(error.value)
+    from safetensors.torch import save_file
+
+    state = timm.create_model("test_vit").state_dict()
+    folder.mkdir(parents=True)
+    save_file(state, folder / "timm--test_vit.r160_in1k.safetensors")
+    filled = DETECTORS.build("timm/test_vit", weights="pretrained").backbone
+    assert torch.equal(filled.norm.weight, state["norm.weight"])
+
+
+def test_the_hubs_client_is_asked_for_the_repositorys_file(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    state = timm.create_model("resnet10t").state_dict()
+
+    def download(*wanted):
+        asked.append(wanted)
+        return str(save(Path(tmp_path) / "model.pth", state))
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    DETECTORS.build("timm/resnet10t.c3_in1k", weights="imagenet")
+    assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors")]
+
+
+def test_a_transformer_has_a_hessian():
+    """The fast ways to compute attention have no second derivative; `hessian_product` takes the one that has."""
+    torch.manual_seed(0)
+    detector = DETECTORS.build("timm/test_vit", size=32).double().train()
+    batch = faces(32)
+    batch = Batch(batch.images.double(), batch.labels, batch.domains, batch.videos)
+    objective = BatchObjective(detector, [batch])
+    g = objective.gradient()
+    direction = 1 / float(g.norm()) * g
+    exact = objective.hessian_product(direction)
+    step = 1e-6
+    difference = 1 / (2 * step) * (objective.gradient(at=step * direction) - objective.gradient(at=-step * direction))
+    assert float((exact - difference).norm()) < 1e-5 * float(exact.norm())
