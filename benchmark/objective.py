@@ -151,7 +151,7 @@ class BatchObjective:
         try:
             # cache_enabled=False: even inside somebody else's autocast context no cast of an earlier pass may be found again.
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=lower, cache_enabled=False):
-                return self.detector.loss(self.detector(batch.images), batch)
+                return self.detector.objective(batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

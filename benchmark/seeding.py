@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-STREAMS = {"order": 1, "augment": 2}
-"""Streams that are drawn apart from torch's own generators: the order of the examples, and their augmentation."""
+STREAMS = {"order": 1, "augment": 2, "view": 11}
+"""Streams that are drawn apart from torch's own generators: the order of the examples, their augmentation, and the augmentation of
+their second views."""
 
 
 def stream(name: str, *key: int) -> np.random.Generator:

@@ -46,11 +46,31 @@ class Plan:
         return {epoch * per + round(per * i / n) for epoch in range(self.epochs) for i in range(1, n + 1)} - {0}
 
 
-def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
-    """The step's faces in groups of at most `at_most`, each a mix of all domains and both classes."""
-    groups = 1 if at_most is None else -(-len(batch) // at_most)
-    rows = torch.arange(len(batch))
-    return [batch.only(rows[i::groups]) for i in range(groups)] if groups > 1 else [batch]
+def micro_batches(batch: Batch, at_most: int | None, pairs: bool = False) -> list[Batch]:
+    """The step's faces in groups of at most `at_most`, each a mix of all domains and both classes.
+
+    With `pairs`, the i-th real and the i-th fake face stay together: each group holds as many real as fake faces.
+    """
+    if at_most is None or len(batch) <= at_most:
+        return [batch]
+    if not pairs:
+        groups = -(-len(batch) // at_most)
+        rows = torch.arange(len(batch))
+        return [batch.only(rows[i::groups]) for i in range(groups)]
+    labels = batch.labels.cpu()
+    real, fake = (torch.nonzero(labels == label).flatten() for label in (0, 1))
+    groups = -(-len(real) // (at_most // 2))
+    return [batch.only(torch.cat([real[i::groups], fake[i::groups]]).sort().values) for i in range(groups)]
+
+
+def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool) -> Batch:
+    """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart; channels last in memory."""
+
+    def draw(stream: str) -> Tensor:
+        images = augment(plan.augment, batch.images, plan.seed, epoch, step, stream)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    return replace(batch, images=draw("augment"), views=draw("view") if views else None)
 
 
 def train(
@@ -67,9 +87,9 @@ def train(
         if within == 0 or step == start:
             order = plan.batches.epoch(epoch)
         batch = plan.batches.batch(order[within]).to(device)
-        images = augment(plan.augment, batch.images, plan.seed, epoch, within)
-        batch = replace(batch, images=images.contiguous(memory_format=torch.channels_last))
-        loss = optimizer.step(BatchObjective(detector, micro_batches(batch, plan.micro_batch), precision=plan.precision))
+        batch = augmented(batch, plan, epoch, within, views="views" in detector.needs)
+        parts = micro_batches(batch, plan.micro_batch, pairs="pairs" in detector.needs)
+        loss = optimizer.step(BatchObjective(detector, parts, precision=plan.precision))
         if schedule is not None:
             schedule.step()
         after(step + 1, loss)
