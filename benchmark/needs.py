@@ -54,7 +54,7 @@ def check_needs(name: str, detector: Detector, protocol: Protocol, methods: int)
             )
 
 
-def annotations(name: str, detector: Detector, store: FaceStore, frames: FaceFrames) -> Annotate | None:
+def annotator(name: str, detector: Detector, store: FaceStore, frames: FaceFrames) -> Annotate | None:
     """Masks and landmarks of the training faces, where the detector needs them.
 
     Returns:
@@ -80,7 +80,7 @@ def annotations(name: str, detector: Detector, store: FaceStore, frames: FaceFra
         if len(counts) != 1 or 0 in counts:
             raise ConfigError(
                 f"detector '{name}' needs landmarks, but the training faces of store {store.path} have "
-                f"{' or '.join(map(str, sorted(counts)))} of them; preprocess videos with the landmark model, or take another detector"
+                f"{' or '.join(map(str, sorted(counts)))} of them; preprocess videos with the landmark model"
             )
         wanted["landmarks"] = lambda row: _landmarks(store, keys[row], size)
     if not wanted:

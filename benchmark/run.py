@@ -23,7 +23,7 @@ from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
-from benchmark.needs import annotations, check_needs
+from benchmark.needs import annotator, check_needs
 from benchmark.seeding import random_state, restore_random_state, seed_everything
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
@@ -182,7 +182,7 @@ class _Run:
         training = FaceFrames(rows, methods, images[cell.train.store])
         p = cell.protocol
         check_needs(cell.detector.name, self.detector, p, len(methods))
-        annotate = annotations(cell.detector.name, self.detector, self.stores[cell.train.store], training)
+        annotate = annotator(cell.detector.name, self.detector, self.stores[cell.train.store], training)
         self.plan = Plan(
             p.epochs,
             BalancedBatches(training, p.batch_size, cell.seed, annotate),
