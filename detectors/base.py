@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from detectors.about import About
+from detectors.weights import ImageNet, KeyMap
 
 NEEDS = {
     "views": "each face under two augmentations (`Batch.views`)",
@@ -86,8 +90,15 @@ class Detector(nn.Module):
     `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
     and that no loss reaches. `needs` names what training must give beyond labelled faces (keys of `NEEDS`), and `methods` how
     many forgery methods a detector with "methods" among them tells apart.
+
+    `about` says what the detector is, for `dfgrid list detectors` and docs/detectors.md. `imagenet` is what a library publishes
+    for its backbone; `dfb` says how DeepfakeBench's checkpoint of it is read (see `detectors.weights`): a map of keys, the name
+    of the detector that takes the file instead, or None.
     """
 
+    about: ClassVar[About | None] = None
+    imagenet: ClassVar[ImageNet | None] = None
+    dfb: ClassVar[KeyMap | str | None] = None
     shallow: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectors.about import About
 from detectors.base import Batch
+from detectors.weights import KeyMap
 from detectors.xception import Xception
-from detectors.xception_parts import BODY, Dfb, positive
+from detectors.xception_parts import DFB_DROP, DFB_HEAD, positive
 
 
 class _Consistent(Xception):
@@ -42,8 +44,15 @@ class CORE(_Consistent):
         consistency: weight of the consistency loss, at least 0.
     """
 
+    about = About(
+        title="CORE",
+        paper="Ni et al., CORE: COnsistent REpresentation Learning for Face Forgery Detection, CVPR Workshops 2022, arXiv 2206.02749",
+        year=2022,
+        backbone="Xception, pretrainedmodels",
+        insertion="the first block (our choice)",
+    )
     needs = ("views",)
-    dfb: ClassVar[Dfb] = (*BODY, ("backbone.", "backbone."))
+    dfb = KeyMap(DFB_HEAD, DFB_DROP)
 
     def __init__(
         self, size: int = 256, weights: str | Path = "none", normalization: str = "half", consistency: float = 1.0
@@ -75,7 +84,8 @@ class DfbCORE(_Consistent):
         consistency: weight of the consistency loss, at least 0.
     """
 
-    dfb: ClassVar[Dfb] = CORE.dfb
+    about = replace(CORE.about, title="CORE (DeepfakeBench)", notes="makes unrelated faces consistent, from one view of each")
+    dfb = CORE.dfb
 
     def __init__(
         self, size: int = 256, weights: str | Path = "none", normalization: str = "half", consistency: float = 1.0

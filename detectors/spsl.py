@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from detectors import xception_parts as xception
+from detectors.about import About
 from detectors.base import Prediction
+from detectors.weights import KeyMap, State, load_weights
+
+MIDDLE = tuple(f"block{number}" for number in range(4, 12))
+
+
+def _with_phase(state: State, backbone: nn.Module) -> State:
+    """ImageNet weights for four channels, each of which starts from the mean over RGB, and without the blocks that are not there."""
+    there = {name for name, _ in backbone.named_children()}
+    state = {key: value for key, value in state.items() if key.split(".")[0] in there or key.split(".")[0] not in MIDDLE}
+    return state | {"conv1.weight": state["conv1.weight"].mean(dim=1, keepdim=True).repeat(1, 4, 1, 1)}
 
 
 class SPSL(xception.XceptionDetector):
@@ -31,7 +43,16 @@ class SPSL(xception.XceptionDetector):
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
+    about = About(
+        title="SPSL",
+        paper="Liu et al., Spatial-Phase Shallow Learning, CVPR 2021, arXiv 2103.01856",
+        year=2021,
+        backbone="Xception without its blocks 4 to 11, pretrainedmodels",
+        insertion="the first block (our choice)",
+    )
     shallow = ("backbone.block1",)
+    imagenet = xception.imagenet(_with_phase)
+    dfb: ClassVar[KeyMap | str | None] = "dfb-spsl"
     middle: ClassVar[bool] = False
 
     def __init__(self, size: int = 256, weights: str | Path = "none", normalization: str = "half") -> None:
@@ -39,14 +60,10 @@ class SPSL(xception.XceptionDetector):
         self.backbone = xception.body()
         self.backbone.conv1 = xception.conv1(4)
         if not self.middle:
-            for number in range(4, 12):
-                delattr(self.backbone, f"block{number}")
+            for name in MIDDLE:
+                delattr(self.backbone, name)
         self.head = nn.Linear(xception.FEATURES, 2)
-        xception.load(self, weights, self._take)
-
-    def _take(self, donor: nn.Module) -> None:
-        mean = donor.state_dict()["conv1.weight"].mean(dim=1, keepdim=True)
-        xception.copy_from(donor, self.backbone, mean.repeat(1, 4, 1, 1))
+        load_weights(self, weights, self.imagenet)
 
     def forward(self, images: Tensor) -> Prediction:
         """(N, 3, H, W) float RGB in [0, 1] -> Prediction."""
@@ -70,8 +87,11 @@ class DfbSPSL(SPSL):
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
+    about = replace(
+        SPSL.about, title="SPSL (DeepfakeBench)", backbone="Xception, pretrainedmodels", notes="the whole Xception, not the shallow one"
+    )
     middle = True
-    dfb: ClassVar[xception.Dfb] = (*xception.BODY, ("backbone.", "backbone."))
+    dfb = KeyMap(xception.DFB_HEAD, xception.DFB_DROP)
 
 
 def phase_image(images: Tensor) -> Tensor:

@@ -1,11 +1,32 @@
-"""Where a detector's first weights come from: nowhere, the library's ImageNet download, or a local file."""
+"""Where a detector's first weights come from: nowhere, the library's download, a local file, or DeepfakeBench.
+
+    weights: none        random initialisation
+    weights: imagenet    what the backbone's library publishes, by its own address, hash and cache folder
+    weights: PATH        a file of the library (with or without its 1000-class layer), or the detector's own state_dict
+    weights: dfb:PATH    a checkpoint that DeepfakeBench publishes for its detector of the same name
+
+Every way is strict: each tensor of the file has a place, each place gets its tensor, and what is left out on either side is
+declared by the detector's class and reported. Nothing but tensors is ever unpickled.
+
+A detector takes DeepfakeBench's checkpoints if its class says by which keys, in one attribute::
+
+    class Xception(BackboneDetector):
+        # "backbone.block1.rep.0..." is the same on both sides and needs no word.
+        dfb = KeyMap(
+            {"backbone.last_linear.": "head."},
+            drop=("backbone.adjust_channel.",),  # built by DeepfakeBench, used by none of its losses
+        )
+
+and if its constructor ends in `load_weights(self, weights, ...)`. Where the plain name is the paper's network and DeepfakeBench's
+is another one, the plain class says `dfb = "dfb-meso4"`: the name of the detector that does take the file.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,34 +38,130 @@ from optimizers.registry import RegistryError
 
 log = logging.getLogger(__name__)
 
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """Where the tensors of another project's checkpoint belong in a detector.
+
+    Attributes:
+        rename: how a key begins in the file -> how it begins here. The longest beginning that fits is exchanged; a key that none
+            fits keeps its name. A whole key is its own beginning.
+        drop: beginnings of keys that the file holds and this detector has no use for.
+    """
+
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+
+    def apply(self, state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
+        """The tensors under the keys that they have here, and the keys of the file that were dropped.
+
+        `module.`, which torch's data parallelism puts in front of every key, is taken off.
+
+        Raises:
+            ValueError: two keys of the file would get one name.
+        """
+        if all(key.startswith("module.") for key in state):
+            state = {key.removeprefix("module."): value for key, value in state.items()}
+        beginnings = sorted(self.rename, key=len, reverse=True)
+        mapped: State = {}
+        dropped = []
+        for key, value in state.items():
+            if key.startswith(self.drop):
+                dropped.append(key)
+                continue
+            old = next((beginning for beginning in beginnings if key.startswith(beginning)), "")
+            new = self.rename.get(old, "") + key[len(old) :]
+            if new in mapped:
+                raise ValueError(f"two of its keys become '{new}', the second is '{key}'")
+            mapped[new] = value
+        return mapped, dropped
+
 
 @dataclass(frozen=True)
 class ImageNet:
-    """The ImageNet weights that a library publishes for a backbone.
+    """The weights that a library publishes for a backbone.
 
     Attributes:
         url: the library's own file. Its name ends in the first digits of its SHA-256, which the download is checked against.
-        head: the keys of the 1000-class layer in that file, which are dropped.
+        head: the keys of the 1000-class layer in that file, which are dropped. All of them need not be there.
+        fresh: keys of the backbone that are dropped too and keep their random initialisation.
+        convert: called with the file's tensors and the backbone, gives them in the shapes of this backbone (position embeddings
+            of another image size, say).
     """
 
     url: str
     head: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+    convert: Callable[[State, nn.Module], State] | None = None
 
     @property
     def file(self) -> Path:
         """Where torch's cache keeps the file (TORCH_HOME moves it)."""
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(self.url).path).name
 
+    def fetch(self, name: str) -> Path:
+        """The file, downloaded if it is not in the cache.
 
-def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | None = None) -> None:
-    """Fill a freshly built detector.
+        Args:
+            name: of the detector, for the sentence.
+
+        Raises:
+            RegistryError: the download fails; the sentence says which file to put into which folder.
+        """
+        file = self.file
+        if file.is_file():
+            return file
+        log.info("downloading %s to %s", self.url, file)
+        digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Written beside the target and moved when its hash fits: a second process never sees half a file.
+            torch.hub.download_url_to_file(self.url, str(file), hash_prefix=digest and digest.group(1), progress=False)
+        except (OSError, RuntimeError) as error:
+            raise RegistryError(
+                f"the ImageNet weights of {name} could not be downloaded ({error}): put {file.name} from {self.url} "
+                f"into {file.parent}, or pass weights: PATH with the file's place"
+            ) from error
+        return file
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a file's tensors.
+
+    Attributes:
+        file: that was read.
+        tensors: how many of the detector's tensors it filled.
+        dropped: keys of the file that the detector's class has no use for.
+        fresh: keys of the detector that the file does not hold and that keep their initial values.
+    """
+
+    file: Path
+    tensors: int
+    dropped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = f"; dropped {len(self.dropped)} of the file ({_some(self.dropped)})" if self.dropped else ""
+        kept = f"; not in the file {len(self.fresh)} ({_some(self.fresh)})" if self.fresh else ""
+        return f"{self.file}: {self.tensors} tensors loaded{left}{kept}"
+
+
+def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | None = None) -> Loaded | None:
+    """Fill a freshly built detector; what was loaded is also logged.
 
     Args:
-        detector: its attribute `backbone`, where it has one, carries the library's own keys.
-        weights: "none" keeps the random initialisation. "imagenet" takes the library's weights from torch's cache, or downloads
-            them there. Anything else is the path of a state_dict file: either of the backbone, with the library's keys and with or
-            without its 1000-class layer, or of the whole detector, as `detector.state_dict()` writes it.
+        detector: its attribute `backbone`, where it has one, carries the library's own keys; its class's `dfb` is described above.
+        weights: "none" keeps the random initialisation. "imagenet" takes the library's weights from its cache, or downloads
+            them there. "dfb:PATH" is a checkpoint of DeepfakeBench. Anything else is the path of a state_dict file (.safetensors,
+            or what torch.save wrote): either of the backbone, with the library's keys and with or without its 1000-class layer, or
+            of the whole detector, as `detector.state_dict()` writes it.
         imagenet: what the library publishes; None where there are no ImageNet weights.
+
+    Returns:
+        The report; None for "none".
 
     Raises:
         RegistryError: no such file, no such weights, a download that fails, a file that is no plain state_dict, or one
@@ -52,24 +169,59 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
     """
     name = type(detector).__name__
     if not isinstance(weights, str | Path) or str(weights) == "":
-        raise RegistryError(f"{name}: weights is {weights!r}, but it must be 'none', 'imagenet' or the path of a state_dict file")
+        raise RegistryError(
+            f"{name}: weights is {weights!r}, but it must be 'none', 'imagenet', 'dfb:PATH' or the path of a state_dict file"
+        )
     if str(weights) == "none":
-        return
-    if str(weights) == "imagenet":
-        if imagenet is None:
-            raise RegistryError(f"{name} has no ImageNet weights; use weights: none, or the path of a state_dict file")
-        path = _download(name, imagenet)
+        return None
+    if str(weights).startswith("dfb:"):
+        loaded = _load_dfb(detector, name, str(weights).removeprefix("dfb:"))
     else:
-        path = Path(weights).expanduser()
+        if str(weights) == "imagenet":
+            if imagenet is None:
+                raise RegistryError(f"{name} has no ImageNet weights; use weights: none, or the path of a state_dict file")
+            path = imagenet.fetch(name)
+        else:
+            path = Path(weights).expanduser()
+        loaded = _load_file(detector, name, path, imagenet)
+    log.info("%s", loaded)
+    return loaded
+
+
+def _load_dfb(detector: nn.Module, name: str, path: str) -> Loaded:
+    keys: KeyMap | str | None = getattr(type(detector), "dfb", None)
+    if isinstance(keys, str):
+        raise RegistryError(f"{name} is the paper's network and DeepfakeBench's is another one: its checkpoints belong to '{keys}'")
+    if keys is None:
+        raise RegistryError(
+            f"{name} has no counterpart in DeepfakeBench whose checkpoints it could take; use weights: PATH or none"
+        )
+    if not path:
+        raise RegistryError(f"{name}: weights is 'dfb:' and nothing behind it; give the checkpoint's path, dfb:PATH")
+    file = Path(path).expanduser()
+    state = read_state(file)
+    try:
+        mapped, dropped = keys.apply(state)
+    except ValueError as error:
+        raise RegistryError(f"weights file {file} does not fit {name}: {error}") from error
+    return _fill(name, detector, mapped, file, dropped)
+
+
+def _load_file(detector: nn.Module, name: str, path: Path, imagenet: ImageNet | None) -> Loaded:
     state = read_state(path)
-    whole = not state.keys().isdisjoint(detector.state_dict())
-    target = detector if whole else getattr(detector, "backbone", detector)
-    if imagenet is not None and not whole:
-        state = {key: value for key, value in state.items() if key not in imagenet.head}
-    _fill(name, target, state, path)
+    if not state.keys().isdisjoint(detector.state_dict()):
+        return _fill(name, detector, state, path)
+    backbone = getattr(detector, "backbone", detector)
+    if imagenet is None:
+        return _fill(name, backbone, state, path)
+    dropped = [key for key in state if key in (*imagenet.head, *imagenet.fresh)]
+    state = {key: value for key, value in state.items() if key not in dropped}
+    if imagenet.convert is not None:
+        state = imagenet.convert(state, backbone)
+    return _fill(name, backbone, state, path, dropped, imagenet.fresh)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> State:
     """The state_dict that a file holds, on the CPU. Nothing but tensors is unpickled, so no file can run code.
 
     Raises:
@@ -78,7 +230,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RegistryError(f"weights file {path} does not exist; give the path of a state_dict file, 'none' or 'imagenet'")
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = _read(path)
     except Exception as error:  # a foreign file may fail anywhere in zip, pickle or torch; whatever it is, the cure is the same
         raise RegistryError(
             f"weights file {path} is no plain state_dict ({type(error).__name__}: it is damaged, or holds Python objects "
@@ -92,32 +244,26 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _download(name: str, imagenet: ImageNet) -> Path:
-    file = imagenet.file
-    if file.is_file():
-        return file
-    log.info("downloading %s to %s", imagenet.url, file)
-    digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside the target and moved when its hash fits: a second process never sees half a file.
-        torch.hub.download_url_to_file(imagenet.url, str(file), hash_prefix=digest and digest.group(1), progress=False)
-    except (OSError, RuntimeError) as error:
-        raise RegistryError(
-            f"the ImageNet weights of {name} could not be downloaded ({error}): put {file.name} from {imagenet.url} "
-            f"into {file.parent}, or pass weights: PATH with the file's place"
-        ) from error
-    return file
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _fill(name: str, target: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def _fill(
+    name: str, target: nn.Module, state: State, path: Path, dropped: Iterable[str] = (), fresh: tuple[str, ...] = ()
+) -> Loaded:
+    """Put every tensor into its place, or refuse the file; `fresh` are places that may stay as they are."""
     own = target.state_dict()
     for key, value in state.items():
         # Xception's first public files hold a 1 x 1 convolution as a matrix.
         if key in own and own[key].shape == (*value.shape, 1, 1):
             state[key] = value[..., None, None]
     # Files from before 2018 have no batch counters; nothing but a cumulative average, which no backbone here uses, reads them.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    absent = [key for key in own if key not in state]
+    missing = [key for key in absent if key not in fresh and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     reshaped = [
         f"{key}: {tuple(value.shape)} in the file, {tuple(own[key].shape)} here"
@@ -131,7 +277,8 @@ def _fill(name: str, target: nn.Module, state: dict[str, Tensor], path: Path) ->
     ]
     if problems:
         raise RegistryError(f"weights file {path} does not fit {name}; of its keys {', '.join(problems)}")
-    target.load_state_dict(state, strict=False)
+    target.load_state_dict(state, strict=False)  # what it would leave out in silence has been looked at above, key by key
+    return Loaded(path, len(state), tuple(dropped), tuple(absent))
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from detectors.backbone import NORMALIZATIONS, face_size
 from detectors.base import Detector
-from detectors.weights import ImageNet, load_weights, read_state
+from detectors.weights import ImageNet, State
 from optimizers.registry import RegistryError, did_you_mean
 
 with warnings.catch_warnings():
@@ -21,18 +20,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from pretrainedmodels.models.xception import Block, SeparableConv2d, pretrained_settings, xception
 
-__all__ = ["IMAGENET", "Block", "SeparableConv2d", "XceptionDetector", "blocks", "body", "conv1", "end", "load", "pool", "start"]
-
-IMAGENET = ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"))
+__all__ = ["Block", "SeparableConv2d", "XceptionDetector", "blocks", "body", "conv1", "end", "imagenet", "pool", "start"]
 
 FEATURES = 2048
 """Channels of Xception's last feature map."""
 
-Dfb = tuple[tuple[str, str | None], ...]
-"""How the keys of DeepfakeBench's checkpoint become ours: (prefix there, prefix here; None drops it), the first that fits."""
-
-BODY: Dfb = (("backbone.last_linear.", "head."), ("backbone.adjust_channel.", None))
-"""The keys of DeepfakeBench's detectors around one Xception. Its `adjust_channel` is built always, and used by UCF alone."""
+DFB_HEAD = {"backbone.last_linear.": "head."}
+DFB_DROP = ("backbone.adjust_channel.",)
+"""How the keys of DeepfakeBench's detectors around one Xception differ. Its `adjust_channel` is built always, and used by UCF alone."""
 
 
 def body() -> nn.Module:
@@ -45,6 +40,11 @@ def body() -> nn.Module:
 def conv1(channels: int, stride: int = 2) -> nn.Conv2d:
     """Xception's first convolution for other than three input channels."""
     return nn.Conv2d(channels, 32, 3, stride=stride, bias=False)
+
+
+def imagenet(convert: Callable[[State, nn.Module], State]) -> ImageNet:
+    """Xception's ImageNet weights as pretrainedmodels publishes them, brought into the shapes of another network by `convert`."""
+    return ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"), convert=convert)
 
 
 def start(network: nn.Module, images: Tensor) -> Tensor:
@@ -86,41 +86,6 @@ class XceptionDetector(Detector):
             raise RegistryError(f"{name}: no normalization '{normalization}': {did_you_mean(str(normalization), NORMALIZATIONS)}")
         self.size = face_size(name, size, multiple, least)
         self.mean, self.std = NORMALIZATIONS[normalization]
-
-
-def load(detector: Detector, weights: str | Path, give: Callable[[nn.Module], None]) -> None:
-    """`detectors.weights.load_weights` for a detector whose Xceptions differ from the published one.
-
-    Args:
-        detector: freshly built.
-        weights: "none", "imagenet", a file of the backbone as published, or a file of the whole detector.
-        give: spends a whole Xception with the ImageNet weights, or those of a backbone's file, on the detector's own Xceptions.
-
-    Raises:
-        RegistryError: as `load_weights`.
-    """
-    if str(weights) != "imagenet" and not _is_of_backbone(weights):
-        load_weights(detector, weights, None)
-        return
-    # Named like the detector, whose weights a message is about.
-    donor = type(type(detector).__name__, (nn.Module,), {})()
-    donor.backbone = body()
-    load_weights(donor, weights, IMAGENET)
-    with torch.no_grad():
-        give(donor.backbone)
-
-
-def _is_of_backbone(weights: str | Path) -> bool:
-    path = Path(weights).expanduser() if isinstance(weights, str | Path) and str(weights) else None
-    return path is not None and path.is_file() and "conv1.weight" in read_state(path)
-
-
-def copy_from(donor: nn.Module, network: nn.Module, stem: Tensor | None = None) -> None:
-    """Give `network`, an Xception that may lack blocks, the donor's weights; `stem` is its first convolution's, if not the donor's."""
-    state = {key: value for key, value in donor.state_dict().items() if key in network.state_dict()}
-    if stem is not None:
-        state["conv1.weight"] = stem
-    network.load_state_dict(state)
 
 
 def positive(name: str, key: str, value: float, zero: bool = True) -> float:
