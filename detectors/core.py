@@ -25,7 +25,7 @@ class _Consistent(Xception):
 
 
 class CORE(_Consistent):
-    """CORE (Ni et al., "CORE: COnsistent REpresentation Learning for Face Forgery Detection", CVPR Workshops 2022, arXiv 2206.02749).
+    """CORE (Ni et al., "CORE: COnsistent REpresentation Learning for Face Forgery Detection", CVPRW 2022, arXiv 2206.02749).
 
     An Xception sees each face under two augmentations. Loss: cross entropy over both views + `consistency` x the mean of
     (1 - cos(f1, f2))^2 over the faces, f1 and f2 being the pooled features of the views: the cosine loss of the authors' code
@@ -46,7 +46,7 @@ class CORE(_Consistent):
 
     about = About(
         title="CORE",
-        paper="Ni et al., CORE: COnsistent REpresentation Learning for Face Forgery Detection, CVPR Workshops 2022, arXiv 2206.02749",
+        paper="Ni et al., CORE: COnsistent REpresentation Learning for Face Forgery Detection, CVPRW 2022, arXiv 2206.02749",
         year=2022,
         backbone="Xception, pretrainedmodels",
         insertion="the first block (our choice)",
@@ -70,8 +70,8 @@ class CORE(_Consistent):
 
 
 class DfbCORE(_Consistent):
-    """CORE as in DeepfakeBench: there is one view of each face, and the faces of a batch's first half are made consistent with those
-    of its second half, whatever they show.
+    """CORE as in DeepfakeBench: there is one view of each face, and the faces of one half of a batch are made consistent with those of
+    the other half, whatever they show.
 
     The halves are drawn anew in each pass, as DeepfakeBench's shuffled batches are. A batch of one has no second half.
 

@@ -88,7 +88,10 @@ class DfbSPSL(SPSL):
     """
 
     about = replace(
-        SPSL.about, title="SPSL (DeepfakeBench)", backbone="Xception, pretrainedmodels", notes="the whole Xception, not the shallow one"
+        SPSL.about,
+        title="SPSL (DeepfakeBench)",
+        backbone="Xception, pretrainedmodels",
+        notes="in front of the whole Xception",
     )
     middle = True
     dfb = KeyMap(xception.DFB_HEAD, xception.DFB_DROP)

@@ -1,11 +1,10 @@
-"""What the detectors that are built from Xceptions share: the network in stages, and ImageNet weights for a stem of other channels."""
+"""What the detectors that are built from Xceptions share: the network in stages, and its ImageNet weights in other shapes."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +26,7 @@ FEATURES = 2048
 
 DFB_HEAD = {"backbone.last_linear.": "head."}
 DFB_DROP = ("backbone.adjust_channel.",)
-"""How the keys of DeepfakeBench's detectors around one Xception differ. Its `adjust_channel` is built always, and used by UCF alone."""
+"""How the keys of DeepfakeBench's detectors around one Xception differ. Its `adjust_channel` is always built; UCF alone uses it."""
 
 
 def body() -> nn.Module:
@@ -47,24 +46,26 @@ def imagenet(convert: Callable[[State, nn.Module], State]) -> ImageNet:
     return ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"), convert=convert)
 
 
+def through(network: nn.Module, x: Tensor, *names: str) -> Tensor:
+    """`x` through the submodules of `network` that are named, in this order."""
+    for name in names:
+        x = network.get_submodule(name)(x)
+    return x
+
+
 def start(network: nn.Module, images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 64, H/2, W/2): both convolutions in front of the blocks."""
-    x = network.relu(network.bn1(network.conv1(images)))
-    x = network.relu(network.bn2(network.conv2(x)))
-    return torch.as_tensor(x)
+    """(N, C, H, W) -> (N, 64, about H/2, about W/2): both convolutions in front of the blocks, none of them padded."""
+    return through(network, images, "conv1", "bn1", "relu", "conv2", "bn2", "relu")
 
 
 def blocks(network: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
-    """Blocks `first` to `last`, counted from 1 as in the code of the backbone; 1, 2, 3 and 12 halve the side."""
-    for number in range(first, last + 1):
-        x = network.get_submodule(f"block{number}")(x)
-    return x
+    """Blocks `first` to `last` of 12, as the backbone's code numbers them; 1, 2, 3 and 12 halve the side."""
+    return through(network, x, *(f"block{number}" for number in range(first, last + 1)))
 
 
 def end(network: nn.Module, x: Tensor) -> Tensor:
     """(N, 1024, h, w) -> (N, 2048, h, w): both convolutions behind the blocks, without the last ReLU."""
-    x = network.relu(network.bn3(network.conv3(x)))
-    return torch.as_tensor(network.bn4(network.conv4(x)))
+    return through(network, x, "conv3", "bn3", "relu", "conv4", "bn4")
 
 
 def pool(x: Tensor) -> Tensor:
