@@ -70,7 +70,7 @@ class CORE(_Consistent):
 
 
 class DfbCORE(_Consistent):
-    """CORE as in DeepfakeBench: there is one view of each face, and the faces of one half of a batch are made consistent with those of
+    """CORE as in DeepfakeBench: one view of each face, and the faces of one half of a batch are made consistent with those of
     the other half, whatever they show.
 
     The halves are drawn anew in each pass, as DeepfakeBench's shuffled batches are. A batch of one has no second half.

@@ -51,7 +51,9 @@ class Filter(nn.Module):
 
 
 class FAD(nn.Module):
-    """Frequency-aware decomposition, equation 1: (N, 3, S, S) -> (N, 3 B, S, S), the image in B bands of its DCT.
+    """Frequency-aware decomposition: (N, 3, S, S) -> (N, 3 B, S, S), the image in B bands of its DCT.
+
+    y_i = D^T (D x D^T (f_i + sigma(w_i))) D, D being the DCT, f_i a band and w_i learned.
 
     Args:
         size: S.
@@ -76,7 +78,7 @@ class FAD(nn.Module):
 
 
 class LFS(nn.Module):
-    """Local frequency statistics, equation 3: (N, 3, H, W) in [0, 1] -> (N, M, H/2, W/2).
+    """Local frequency statistics: (N, 3, H, W) in [0, 1] -> (N, M, H/2, W/2).
 
     In every window of 10 x 10 px, with steps of 2, q_i = log10 ||D(p) (h_i + sigma(w_i))||_1 over M bands of its DCT D(p).
     """
@@ -130,9 +132,9 @@ class MixBlock(nn.Module):
 
 def _both(state: State, backbone: nn.Module) -> State:
     """Weights for both branches; the first convolution is spread over bands so that its sums stay as large."""
-    found = {}
+    found: State = {}
     for branch in ("fad", "lfs"):
-        groups = backbone.get_submodule(branch).get_submodule("conv1").in_channels // 3  # type: ignore[operator]
+        groups = backbone.state_dict()[f"{branch}.conv1.weight"].shape[1] // 3
         stem = state["conv1.weight"].repeat(1, groups, 1, 1) / groups
         found |= {f"{branch}.{key}": value for key, value in (state | {"conv1.weight": stem}).items()}
     return found
@@ -142,13 +144,13 @@ class F3Net(xception.XceptionDetector):
     """F3-Net (Qian et al., "Thinking in Frequency: Face Forgery Detection by Mining Frequency-aware Clues", ECCV 2020, arXiv
     2007.09355).
 
-    One Xception sees the image in three frequency bands (`FAD`), another the local frequency statistics in six (`LFS`); a `MixBlock`
-    lets them attend to each other behind blocks 7 and 12, and their features are joined. Cross entropy. The authors published no
-    code; the first convolution of the second branch has stride 1, because its input is already half as large, as in the public
-    re-implementation (github.com/yyk-wew/F3Net).
+    One Xception sees the image in three frequency bands (`FAD`), another the local frequency statistics in six (`LFS`); a
+    `MixBlock` lets them attend to each other behind blocks 7 and 12, and their features are joined. Cross entropy. The authors
+    published no code; the first convolution of the second branch has stride 1, because its input is already half as large, as in
+    the public re-implementation (github.com/yyk-wew/F3Net).
 
-    Faces of 256 px by default (299 px in the paper); any size divisible by 32, from 32 px; a state_dict belongs to one size, because
-    the filters do. Global average pooling; features: 4096. Normalised with mean and std 0.5.
+    Faces of 256 px by default (299 px in the paper); any size divisible by 32, from 32 px; a state_dict belongs to one size,
+    because the filters do. Global average pooling; features: 4096. Normalised with mean and std 0.5.
 
     PIM's insertion points are the first blocks of both branches; the PIM paper says "shallow layers" only, so the choice is ours.
 

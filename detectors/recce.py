@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 class GraphReasoning(nn.Module):
-    """Multi-scale graph reasoning, section 3.2: what each position of the encoder learns from the decoder's positions under it.
+    """Multi-scale graph reasoning: what each position of the encoder learns from the decoder's positions under it.
 
     Args:
         channels: of the encoder's map and of the decoder's two maps, which are 2 and 4 times as wide and high.
@@ -77,7 +77,7 @@ def _gather(vertices: Tensor, finer: Tensor, ratio: int, embed: nn.Module, weigh
 
 
 class GuidedAttention(nn.Module):
-    """Reconstruction-guided attention, section 3.3: features, weighted by where the reconstruction differs from the image."""
+    """Reconstruction-guided attention: features, weighted by where the reconstruction differs from the image."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -160,8 +160,8 @@ class RECCE(_Reconstructing):
     decoder's at two scales. Two classes and cross entropy stand here where that code has one logit and binary cross entropy, which
     is the same function.
 
-    Faces of 256 px by default (299 px in the paper); any size from 32 px. Global average pooling; features: 2048. Normalised with mean
-    and std 0.5, the range of the decoder's tanh.
+    Faces of 256 px by default (299 px in the paper); any size from 32 px. Global average pooling; features: 2048. Normalised with
+    mean and std 0.5, the range of the decoder's tanh.
 
     PIM's insertion point is the first block (`block1`); the PIM paper says "shallow layers" only, so the choice is ours.
 
@@ -172,7 +172,7 @@ class RECCE(_Reconstructing):
         dropout: probability that a value is zeroed while training, wherever the authors' code has dropout.
         reconstruction: lambda_1, weight of the reconstruction loss; the authors' code.
         metric: lambda_2, weight of the metric loss; the authors' code.
-        flood: cross entropy is driven up again below this value (Ishida et al. 2020); the authors' code, not in the paper's equation.
+        flood: cross entropy is driven up again below this value (Ishida et al. 2020); the authors' code.
     """
 
     about = About(

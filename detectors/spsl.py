@@ -18,7 +18,7 @@ MIDDLE = tuple(f"block{number}" for number in range(4, 12))
 
 
 def _with_phase(state: State, backbone: nn.Module) -> State:
-    """ImageNet weights for four channels, each of which starts from the mean over RGB, and without the blocks that are not there."""
+    """Weights for four channels, each of which starts from the mean over RGB, and without the blocks that are not there."""
     there = {name for name, _ in backbone.named_children()}
     state = {key: value for key, value in state.items() if key.split(".")[0] in there or key.split(".")[0] not in MIDDLE}
     return state | {"conv1.weight": state["conv1.weight"].mean(dim=1, keepdim=True).repeat(1, 4, 1, 1)}
@@ -38,8 +38,8 @@ class SPSL(xception.XceptionDetector):
 
     Args:
         size: side of the faces in px. The network does not depend on it.
-        weights: "none", "imagenet" (Xception's; each of the four channels of the first convolution starts from the mean over RGB), the
-            path of such a file, or of a state_dict of this detector.
+        weights: "none", "imagenet" (Xception's; each of the four channels of the first convolution starts from the mean over RGB),
+            the path of such a file, or of a state_dict of this detector.
         normalization: "half" (mean and std 0.5) or "imagenet".
     """
 
@@ -98,7 +98,7 @@ class DfbSPSL(SPSL):
 
 
 def phase_image(images: Tensor) -> Tensor:
-    """The phase spectrum of the grey image as an image: F^-1(exp(i arg F(x))), equations 5 to 7 of the paper.
+    """The phase spectrum of the grey image as an image: F^-1(exp(i arg F(x))).
 
     Args:
         images: (N, 3, H, W); the grey image is the mean of the channels.

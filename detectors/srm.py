@@ -51,8 +51,8 @@ class FeatureResidual(nn.Module):
 
     Args:
         channels: C.
-        each: whether all three filters see each channel. The authors' code lays its 3 C kernels out filter by filter where a grouped
-            convolution reads them channel by channel, so each channel meets (nearly always) a single filter, three times.
+        each: whether all three filters see each channel. The authors' code lays its 3 C kernels out filter by filter, where a
+            grouped convolution reads them channel by channel: there nearly every channel meets one filter, three times.
     """
 
     kernel: Tensor
@@ -72,7 +72,7 @@ class FeatureResidual(nn.Module):
 
 
 class ResidualAttention(nn.Module):
-    """Residual-guided spatial attention, section 3.3: the image's residuals -> (N, 1, h, w), where to look."""
+    """Residual-guided spatial attention: the image's residuals -> (N, 1, h, w), where to look."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class ResidualAttention(nn.Module):
 
 
 class CrossModality(nn.Module):
-    """Dual cross-modality attention, section 3.4: two maps (N, C, h, w) -> the same two, each with what it attends to in the other.
+    """Dual cross-modality attention: two maps (N, C, h, w) -> the same two, each with what it attends to in the other.
 
     Args:
         channels: C.
@@ -184,8 +184,8 @@ class SRM(xception.XceptionDetector):
     2103.12376.
 
     One Xception sees the image, another the residuals of three SRM filters, to which the residuals of the first one's low-level
-    features are added (multi-scale high-frequency features, section 3.2). The residuals say where the first stream looks
-    (section 3.3), the streams attend to each other behind blocks 3 and 7 (section 3.4), and a channel attention fuses them.
+    features are added (multi-scale high-frequency features). The residuals say where the first stream looks,
+    the streams attend to each other behind blocks 3 and 7, and a channel attention fuses them.
     Loss: AM-Softmax (Wang et al. 2018), cross entropy of s (cos - m) for the true class and s cos for the other, with m = 0.45 and
     s = 30 as in DeepfakeBench, whose file says that the authors gave them. P(fake) is the softmax of s cos.
 

@@ -102,11 +102,11 @@ class UCF(xception.XceptionDetector):
     One encoder finds the content of a face, another its forgery features, which are split into those of the forgery method and
     those common to all methods. The common ones alone decide. Loss, with the weights of the authors' code (DeepfakeBench, whose
     first author is the paper's): cross entropy of real and fake on the common features + `specific` x cross entropy of the forgery
-    method on the specific ones + `reconstruction` x the mean absolute errors of a real and a fake face, each rebuilt from its content
-    with its own and with the other's forgery features, + `contrastive` x the contrastive regularisation (`contrast`). In 7 of 10
-    passes the common features are exchanged among faces of one class first.
+    method on the specific ones + `reconstruction` x the sum of the mean absolute errors of real and of fake faces, each rebuilt from
+    its content with its own and with its pair's forgery features, + `contrastive` x the contrastive regularisation (`contrast`). In
+    7 of 10 passes the common features are exchanged among faces of one class first.
 
-    Where the authors' code sums over pairs, a batch's i-th real and i-th fake face are one here.
+    A pair is a batch's i-th real and i-th fake face.
 
     Faces of 256 px by default; any size divisible by 32, from 64 px. Global average pooling; features: 256, the common ones.
     Normalised with mean and std 0.5, the range of the decoder's tanh.
@@ -115,8 +115,8 @@ class UCF(xception.XceptionDetector):
 
     Args:
         size: side of the faces in px. The network does not depend on it.
-        weights: "none", "imagenet" (Xception's, for both encoders), the path of such a file or of a state_dict of this detector, or
-            DeepfakeBench's checkpoint (of 4 methods).
+        weights: "none", "imagenet" (Xception's, for both encoders), the path of such a file or of a state_dict of this detector,
+            or DeepfakeBench's checkpoint (of 4 methods).
         methods: how many forgery methods the specific features tell apart; at least as many as it is trained on.
         specific: weight of the cross entropy of the methods.
         reconstruction: weight of the reconstruction errors.
@@ -132,6 +132,7 @@ class UCF(xception.XceptionDetector):
         insertion="the first block of the forgery encoder (our choice)",
     )
     needs = ("pairs", "methods")
+    smallest = 64
     shallow = ("backbone.forgery.body.block1",)
     imagenet = xception.imagenet(_twice)
     dfb = KeyMap(
@@ -159,7 +160,7 @@ class UCF(xception.XceptionDetector):
         contrastive: float = 0.05,
         margin: float = 3.0,
     ) -> None:
-        super().__init__(size, "half", multiple=32, least=64)
+        super().__init__(size, "half", multiple=32)
         if isinstance(methods, bool) or not isinstance(methods, int) or methods < 1:
             raise RegistryError(f"UCF: methods is {methods!r}, but it must be a whole number of forgery methods, at least 1")
         self.methods = methods
@@ -222,8 +223,8 @@ def among_equals(groups: Tensor) -> Tensor:
 def contrast(common: Tensor, specific: Tensor, kind: Tensor, method: Tensor, margin: float) -> Tensor:
     """Contrastive regularisation: a sum over common and specific features, and over real and fake faces, a scalar.
 
-    Each is the mean of max(0, d(face, like) - d(face, unlike) + margin). `like` is a random face of the same class (common features) or
-    of the same method (specific features), `unlike` a random one of the other class.
+    Each is the mean of max(0, d(face, like) - d(face, unlike) + margin). `like` is a random face of the same class (common
+    features) or of the same method (specific features), `unlike` a random one of the other class.
 
     Args:
         common: (N, D), the first half of real faces, the second of fake ones.

@@ -80,12 +80,12 @@ class XceptionDetector(Detector):
         RegistryError: a setting that cannot be.
     """
 
-    def __init__(self, size: int, normalization: str, multiple: int = 1, least: int = 32) -> None:
+    def __init__(self, size: int, normalization: str, multiple: int = 1) -> None:
         super().__init__()
         name = type(self).__name__
         if normalization not in NORMALIZATIONS:
             raise RegistryError(f"{name}: no normalization '{normalization}': {did_you_mean(str(normalization), NORMALIZATIONS)}")
-        self.size = face_size(name, size, multiple, least)
+        self.size = face_size(name, size, multiple, self.smallest)
         self.mean, self.std = NORMALIZATIONS[normalization]
 
 

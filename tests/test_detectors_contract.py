@@ -17,7 +17,7 @@ load_plugin(Path(__file__).parents[1] / "examples" / "my_detector.py")
 
 @pytest.mark.parametrize("name", DETECTORS.names())
 def test_contract(name):
-    assert check(lambda: DETECTORS.build(name, size=32)) == []
+    assert check(lambda: DETECTORS.build(name, size=DETECTORS.get(name).smallest)) == []
 
 
 class Tiny(Detector):
