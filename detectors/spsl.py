@@ -33,6 +33,7 @@ class SPSL(xception.XceptionDetector):
     published no code; which blocks are left out is DeepfakeBench's reading (its mode "shallow_xception").
 
     Faces of 256 px by default; any size from 32 px. Global average pooling; features: 2048. Normalised with mean and std 0.5.
+    Parameters: 7,899,530.
 
     PIM's insertion point is the first block (`block1`); the PIM paper says "shallow layers" only, so the choice is ours.
 
@@ -79,7 +80,7 @@ class SPSL(xception.XceptionDetector):
 class DfbSPSL(SPSL):
     """SPSL as in DeepfakeBench: the phase channel in front of the whole Xception, for comparison with its other detectors.
 
-    Faces of 256 px by default; any size from 32 px. Everything else as in `SPSL`.
+    Faces of 256 px by default; any size from 32 px. Everything else as in `SPSL`. Parameters: 20,811,338.
 
     Args:
         size: side of the faces in px. The network does not depend on it.

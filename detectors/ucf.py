@@ -102,21 +102,21 @@ class UCF(xception.XceptionDetector):
     One encoder finds the content of a face, another its forgery features, which are split into those of the forgery method and
     those common to all methods. The common ones alone decide. Loss, with the weights of the authors' code (DeepfakeBench, whose
     first author is the paper's): cross entropy of real and fake on the common features + `specific` x cross entropy of the forgery
-    method on the specific ones + `reconstruction` x the sum of the mean absolute errors of real and of fake faces, each rebuilt from
-    its content with its own and with its pair's forgery features, + `contrastive` x the contrastive regularisation (`contrast`). In
-    7 of 10 passes the common features are exchanged among faces of one class first.
+    method on the specific ones + `reconstruction` x the sum of the mean absolute errors of real and of fake faces, each rebuilt
+    from its content with its own and with its pair's forgery features, + `contrastive` x the contrastive regularisation
+    (`contrast`). In 7 of 10 passes the common features are exchanged among faces of one class first.
 
     A pair is a batch's i-th real and i-th fake face.
 
     Faces of 256 px by default; any size divisible by 32, from 64 px. Global average pooling; features: 256, the common ones.
-    Normalised with mean and std 0.5, the range of the decoder's tanh.
+    Normalised with mean and std 0.5, the range of the decoder's tanh. Parameters: 46,830,234.
 
     PIM's insertion point is the first block of the forgery encoder; the PIM paper says "shallow layers" only, so the choice is ours.
 
     Args:
         size: side of the faces in px. The network does not depend on it.
-        weights: "none", "imagenet" (Xception's, for both encoders), the path of such a file or of a state_dict of this detector,
-            or DeepfakeBench's checkpoint (of 4 methods).
+        weights: "none", "imagenet" (Xception's, for both encoders), the path of such a file or of a state_dict of this
+            detector, or DeepfakeBench's checkpoint (of 4 methods).
         methods: how many forgery methods the specific features tell apart; at least as many as it is trained on.
         specific: weight of the cross entropy of the methods.
         reconstruction: weight of the reconstruction errors.
