@@ -86,8 +86,8 @@ class Detector(nn.Module):
 
     A subclass names the submodules whose channel statistics PIM may push (`shallow`), says in `size` how large the faces
     must be that it is given and in `smallest` what is the least, and returns a `Prediction` from `forward`. `mean` and `std` are
-    per RGB channel of images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the backbone's keys alone.
-    `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
+    per RGB channel of images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the network's keys
+    alone. `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
     and that no loss reaches. `needs` names what training must give beyond labelled faces (keys of `NEEDS`), and `methods` how
     many forgery methods a detector with "methods" among them tells apart.
 

@@ -111,7 +111,8 @@ class UCF(xception.XceptionDetector):
     Faces of 256 px by default; any size divisible by 32, from 64 px. Global average pooling; features: 256, the common ones.
     Normalised with mean and std 0.5, the range of the decoder's tanh. Parameters: 46,830,234.
 
-    PIM's insertion point is the first block of the forgery encoder; the PIM paper says "shallow layers" only, so the choice is ours.
+    PIM's insertion point is the first block of the forgery encoder; the PIM paper says "shallow layers" only, so the choice is
+    ours.
 
     Args:
         size: side of the faces in px. The network does not depend on it.
