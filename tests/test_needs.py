@@ -165,6 +165,6 @@ def test_a_cell_that_cannot_be_trained_says_so_first(data: Path, tmp_path: Path)
         "seeds": [0],
         "protocol": {"epochs": 1, "batch_size": 8},
     }
-    with pytest.raises(ConfigError, match="protocol.augment is none, but detector 'core'"):
+    with pytest.raises(ConfigError, match="augment is none, but detector 'core'"):
         run_cell(Grid.model_validate(content).cells()[0], tmp_path, data)
     assert not list(tmp_path.glob("*.pt"))
