@@ -92,6 +92,14 @@ class _Encoder(nn.Module):
         return torch.as_tensor(self.adjust_channel(xception.end(self.body, x)))
 
 
+ADJUST = tuple(
+    f"{name}.adjust_channel.{key}"
+    for name in ("forgery", "content")
+    for key in ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var")
+)
+"""What an encoder has behind its Xception."""
+
+
 def _twice(state: State, backbone: nn.Module) -> State:
     return {f"{name}.body.{key}": value for name in ("forgery", "content") for key, value in state.items()}
 
@@ -135,7 +143,7 @@ class UCF(xception.XceptionDetector):
     needs = ("pairs", "methods")
     smallest = 64
     shallow = ("backbone.forgery.body.block1",)
-    imagenet = xception.imagenet(_twice)
+    imagenet = xception.imagenet(_twice, ADJUST)
     dfb = KeyMap(
         {
             "encoder_f.": "backbone.forgery.body.",

@@ -41,9 +41,12 @@ def conv1(channels: int, stride: int = 2) -> nn.Conv2d:
     return nn.Conv2d(channels, 32, 3, stride=stride, bias=False)
 
 
-def imagenet(convert: Callable[[State, nn.Module], State]) -> ImageNet:
-    """Xception's ImageNet weights as pretrainedmodels publishes them, brought into the shapes of another network by `convert`."""
-    return ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"), convert=convert)
+def imagenet(convert: Callable[[State, nn.Module], State], fresh: tuple[str, ...] = ()) -> ImageNet:
+    """Xception's ImageNet weights as pretrainedmodels publishes them, brought into the shapes of another network by `convert`.
+
+    `fresh` names what that network has beyond them, which keeps its random initialisation.
+    """
+    return ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"), fresh, convert)
 
 
 def through(network: nn.Module, x: Tensor, *names: str) -> Tensor:

@@ -20,6 +20,7 @@ from detectors.recce import metric_loss, reconstruction_error
 from detectors.spsl import phase_image
 from detectors.srm import FeatureResidual, kernels
 from detectors.ucf import among_equals, contrast, restyle
+from detectors.xception_parts import body
 from optimizers.registry import RegistryError
 
 KEYS = Path(__file__).with_name("deepfakebench_paper_keys.csv")
@@ -207,3 +208,48 @@ def test_the_second_pass_draws_what_the_first_did(name: str) -> None:
     other = BatchObjective(detector, [faces(detector.size)])
     other.gradient()
     assert float(other.loss) != float(objective.loss)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like xception-b5690688.pth: pretrainedmodels's keys, 1 x 1 convolutions as matrices, 1000 classes; drawn values."""
+    generator = torch.Generator().manual_seed(0)
+    state = body().state_dict()
+    state = {key: torch.rand(value.shape, generator=generator) for key, value in state.items() if "num_batches" not in key}
+    state = {key: value[..., 0, 0] if "pointwise" in key else value for key, value in state.items()}
+    state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    file = tmp_path_factory.mktemp("weights") / "xception.pth"
+    torch.save(state, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "bodies", "channels"),
+    [
+        ("spsl", [""], [4]),
+        ("dfb-spsl", [""], [4]),
+        ("core", [""], [3]),
+        ("srm", ["rgb.", "noise."], [3, 3]),
+        ("recce", [""], [3]),
+        ("ucf", ["forgery.body.", "content.body."], [3, 3]),
+        ("f3net", ["fad.", "lfs."], [9, 6]),
+        ("dfb-f3net", [""], [12]),
+    ],
+)
+def test_every_xception_starts_from_imagenet(name: str, bodies: list[str], channels: list[int], published: Path) -> None:
+    state = DETECTORS.build(name, size=DETECTORS.get(name).smallest, weights=published).state_dict()
+    there = torch.load(published, weights_only=True)
+    for prefix, count in zip(bodies, channels, strict=True):
+        stem = state[f"backbone.{prefix}conv1.weight"]
+        assert stem.shape[1] == count
+        scale = count / 3 if name.startswith("spsl") or name == "dfb-spsl" else 1  # the mean over RGB, four times
+        assert torch.allclose(stem.sum(dim=1), scale * there["conv1.weight"].sum(dim=1), rtol=1e-4)
+        for key in ("block3.rep.1.pointwise.weight", "block12.skip.weight", "conv4.pointwise.weight", "bn4.running_var"):
+            assert torch.equal(state[f"backbone.{prefix}{key}"].flatten(), there[key].flatten())
+
+
+def test_a_file_that_is_not_whole_is_refused_by_the_shallow_network_too(published: Path, tmp_path: Path) -> None:
+    state = torch.load(published, weights_only=True)
+    torch.save({**{k: v for k, v in state.items() if k != "bn2.bias"}, "block4.extra": torch.zeros(1)}, tmp_path / "short.pth")
+    with pytest.raises(RegistryError, match=r"1 missing \(bn2.bias\)"):
+        DETECTORS.build("spsl", size=32, weights=tmp_path / "short.pth")
