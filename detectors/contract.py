@@ -159,11 +159,11 @@ def _gradients(detector: Detector, batch: Batch) -> Iterator[str]:
     few = _rows(batch, 4)
     trainable = {name: p for name, p in detector.named_parameters() if p.requires_grad}
     reached: set[str] = set()
-    # A gate that starts from zero, as behind an attention, lets no gradient through to what it will open for.
-    shut = [p for p in trainable.values() if not p.any()]
+    # A residual branch that begins at zero, as timm's do, hides what is in it from the first gradient, but from no later one.
     with torch.no_grad():
-        for p in shut:
-            p.normal_(std=0.1)
+        for p in trainable.values():
+            if not p.any():
+                p.normal_(std=0.02)
     # In train mode a bias in front of BatchNorm has no gradient and a dropped branch none either; in eval mode a part that only
     # trains has none. So a parameter counts as reached if either mode reaches it.
     for training in (True, False):
@@ -178,9 +178,6 @@ def _gradients(detector: Detector, batch: Batch) -> Iterator[str]:
                 yield f"the gradient of {name} is not finite"
             elif gradient is not None and gradient.any():
                 reached.add(name)
-    with torch.no_grad():
-        for p in shut:
-            p.zero_()
     unused = {name for name in trainable if any(name == u or (u.endswith(".") and name.startswith(u)) for u in detector.unused)}
     lost = sorted(trainable.keys() - reached - unused)
     if lost:
@@ -256,6 +253,17 @@ def _state(detector: Detector, build: Callable[[], Detector], batch: Batch) -> I
         yield "a second detector with the same state_dict predicts something else"
 
 
+def _told_right(detector: Detector, batch: Batch) -> bool:
+    """Whether all faces are told right in training mode; the running statistics and random numbers stay as they were."""
+    state = {name: buffer.clone() for name, buffer in detector.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        logits = detector(batch.images).logits
+        for name, buffer in detector.named_buffers():
+            buffer.copy_(state[name])
+    return bool((logits.argmax(dim=1) == batch.labels).all())
+
+
 def _learning(detector: Detector, batch: Batch, steps: int, rate: float) -> Iterator[str]:
     detector.train()
     optimizer = torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], lr=rate)
@@ -272,17 +280,6 @@ def _learning(detector: Detector, batch: Batch, steps: int, rate: float) -> Iter
         loss.backward()
         optimizer.step()
     yield f"in {steps} steps of Adam eight faces were not learned: their loss goes from {first:.3g} to {last:.3g}"
-
-
-def _told_right(detector: Detector, batch: Batch) -> bool:
-    """Whether all faces are told right in training mode; the running statistics and random numbers stay as they were."""
-    state = {name: buffer.clone() for name, buffer in detector.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        logits = detector(batch.images).logits
-        for name, buffer in detector.named_buffers():
-            buffer.copy_(state[name])
-    return bool((logits.argmax(dim=1) == batch.labels).all())
 
 
 def _settle(detector: Detector, batch: Batch) -> None:
