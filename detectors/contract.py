@@ -253,17 +253,6 @@ def _state(detector: Detector, build: Callable[[], Detector], batch: Batch) -> I
         yield "a second detector with the same state_dict predicts something else"
 
 
-def _told_right(detector: Detector, batch: Batch) -> bool:
-    """Whether all faces are told right in training mode; the running statistics and random numbers stay as they were."""
-    state = {name: buffer.clone() for name, buffer in detector.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        logits = detector(batch.images).logits
-        for name, buffer in detector.named_buffers():
-            buffer.copy_(state[name])
-    return bool((logits.argmax(dim=1) == batch.labels).all())
-
-
 def _learning(detector: Detector, batch: Batch, steps: int, rate: float) -> Iterator[str]:
     detector.train()
     optimizer = torch.optim.Adam([p for p in detector.parameters() if p.requires_grad], lr=rate)
@@ -299,6 +288,17 @@ def _predict(detector: Detector, images: Tensor) -> Prediction:
     detector.eval()
     with torch.no_grad():
         return detector(images)
+
+
+def _told_right(detector: Detector, batch: Batch) -> bool:
+    """Whether all faces are told right in training mode; the running statistics and random numbers stay as they were."""
+    state = {name: buffer.clone() for name, buffer in detector.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        logits = detector(batch.images).logits
+        for name, buffer in detector.named_buffers():
+            buffer.copy_(state[name])
+    return bool((logits.argmax(dim=1) == batch.labels).all())
 
 
 def _rows(batch: Batch, count: int) -> Batch:
