@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,12 @@ def band(size: int, low: float, high: float) -> Tensor:
     index = torch.arange(size)
     total = index.view(-1, 1) + index
     return ((total >= low) & (total <= high)).to(torch.float32)
+
+
+def _in_full(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast in here: bfloat16 has too few digits for a sum over an image."""
+    # Tensors without numbers, on which a network's cost is counted, know no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class Filter(nn.Module):
@@ -72,7 +80,7 @@ class FAD(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The bands, brought back to images."""
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 has too few digits for a sum over the image
+        with _in_full(images.device):
             spectrum = self.dct @ images.to(self.dct.dtype) @ self.dct.T
             return torch.cat([self.dct.T @ (spectrum * weight()) @ self.dct for weight in self.filters], dim=1)
 
@@ -96,7 +104,7 @@ class LFS(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The statistics."""
-        with torch.autocast(images.device.type, enabled=False):
+        with _in_full(images.device):
             luma = torch.tensor([0.299, 0.587, 0.114], dtype=self.cosines.dtype).to(images.device, non_blocking=True)
             grey = (255 * images.to(self.cosines.dtype) * luma.view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
             size = nn.functional.conv2d(grey, self.cosines, stride=2, padding=4).abs()
