@@ -42,6 +42,9 @@ def light(images: Tensor, generator: np.random.Generator) -> Tensor:
 PRESETS: dict[str, Augmentation] = {"none": none, "flip": flip, "light": light}
 
 
-def augment(preset: str, images: Tensor, seed: int, epoch: int, step: int) -> Tensor:
-    """Apply a preset to the faces of one step; the whole step at once, before it is cut into micro-batches."""
-    return PRESETS[preset](images, stream("augment", seed, epoch, step))
+def augment(preset: str, images: Tensor, seed: int, epoch: int, step: int, draws: str = "augment") -> Tensor:
+    """Apply a preset to the faces of one step; the whole step at once, before it is cut into micro-batches.
+
+    `draws` names the stream of random choices: "augment", or "view" for a second view of the same faces.
+    """
+    return PRESETS[preset](images, stream(draws, seed, epoch, step))

@@ -68,10 +68,10 @@ def pushed_by_zero(detector: Detector) -> Iterator[str]:
         torch.manual_seed(1)
         detector.train()
         if zero is None:
-            loss = detector.loss(detector(batch.images), batch)
+            loss = detector.objective(batch)
         else:
             with shift.pushed(zero):
-                loss = detector.loss(detector(batch.images), batch)
+                loss = detector.objective(batch)
         found.append((loss.detach(), torch.autograd.grad(loss, weights, allow_unused=True)))
         detector.load_state_dict(state)
     (plain, slope), (pushed, slope_pushed) = found

@@ -25,6 +25,9 @@ from preprocessing.store import FaceStore
 REAL = "real"
 """The method's name of every real video."""
 
+Annotate = Callable[[NDArray[np.int64]], dict[str, Tensor]]
+"""Positions of faces -> the fields of `Batch` that only their store holds: "masks", "landmarks"."""
+
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -222,9 +225,10 @@ class BalancedBatches:
         frames: the training faces.
         batch_size: faces in a step; a multiple of twice the number of domains.
         seed: of the run.
+        annotate: reads what a detector needs beyond faces and labels (see `benchmark.needs`).
     """
 
-    def __init__(self, frames: FaceFrames, batch_size: int, seed: int) -> None:
+    def __init__(self, frames: FaceFrames, batch_size: int, seed: int, annotate: Annotate | None = None) -> None:
         domain = frames.rows["domain"].to_numpy()
         self.fakes = [np.flatnonzero(domain == i) for i in range(len(frames.methods))]
         self.reals = np.flatnonzero(domain == -1)
@@ -236,7 +240,7 @@ class BalancedBatches:
                 f"but there are only {fewest}; take at most {2 * len(self.fakes) * fewest}"
             )
         self.steps = -(-max(len(f) for f in self.fakes) // self.share)
-        self.frames, self.seed = frames, seed
+        self.frames, self.seed, self.annotate = frames, seed, annotate
         names = frames.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
         self.videos = pd.factorize(names)[0].astype(np.int64)
 
@@ -264,4 +268,5 @@ class BalancedBatches:
             labels=torch.arange(2).repeat_interleave(share).repeat(k),
             domains=torch.arange(k).repeat_interleave(2 * share),
             videos=torch.from_numpy(self.videos[positions]),
+            **(self.annotate(positions) if self.annotate else {}),
         )

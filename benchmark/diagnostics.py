@@ -177,14 +177,14 @@ class Probe:
             return {**_geometry(whole, radii(self.rule)), **{(f"{self.name}/{key}", None, None): v for key, v in told.items()}}
 
     def _objective(self, batch: Batch) -> Remembering:
-        index = batch.domains.tolist()
+        index, pairs = batch.domains.tolist(), "pairs" in self.detector.needs
         domains = []
         for domain in sorted(set(index)):
             rows = torch.tensor([row for row, other in enumerate(index) if other == domain], device=batch.domains.device)
-            part = self.ask(micro_batches(batch.only(rows), self.micro_batch))
+            part = self.ask(micro_batches(batch.only(rows), self.micro_batch, pairs))
             part.domain = domain
             domains.append(Remembering(part))
-        return Remembering(self.ask(micro_batches(batch, self.micro_batch)), domains)
+        return Remembering(self.ask(micro_batches(batch, self.micro_batch, pairs)), domains)
 
 
 def _geometry(whole: Remembering, rhos: Iterable[float]) -> dict[Key, Tensor]:

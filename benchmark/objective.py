@@ -217,7 +217,7 @@ class BatchObjective:
         """Mean loss of one micro-batch, with its graph."""
         try:
             with self.precision.autocast(self.device, shifted):
-                return self.detector.loss(self.detector(batch.images), batch)
+                return self.detector.objective(batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

@@ -27,6 +27,7 @@ from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, sp
 from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
+from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective
 from benchmark.precision import FAITHFUL
 from benchmark.ranks import Ranks
@@ -246,9 +247,11 @@ class _Run:
         (rows, methods), evaluated = select(cell, self.stores)
         images = {name: self._images(name) for name in self.stores}
         training = FaceFrames(rows, methods, images[cell.train.store])
+        check_needs(cell.detector.name, self.detector, p, len(methods))
+        annotate = annotator(cell.detector.name, self.detector, self.stores[cell.train.store], training)
         self.plan = Plan(
             p.epochs,
-            BalancedBatches(training, p.batch_size, cell.seed),
+            BalancedBatches(training, p.batch_size, cell.seed, annotate),
             p.evaluations_per_epoch,
             cell.seed,
             p.augment,

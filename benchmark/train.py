@@ -50,16 +50,47 @@ class Plan:
         return {epoch * per + round(per * i / n) for epoch in range(self.epochs) for i in range(1, n + 1)} - {0}
 
 
-def micro_batches(batch: Batch, at_most: int | None) -> list[Batch]:
-    """The step's faces in groups of at most `at_most`, each a mix of all domains and both classes."""
-    groups = 1 if at_most is None else -(-len(batch) // at_most)
-    rows = torch.arange(len(batch))
-    return [batch.only(rows[i::groups]) for i in range(groups)] if groups > 1 else [batch]
+def micro_batches(batch: Batch, at_most: int | None, pairs: bool = False) -> list[Batch]:
+    """The step's faces in groups of at most `at_most`, each a mix of all domains and both classes.
+
+    With `pairs`, the i-th real and the i-th fake face stay together: each group holds as many real as fake faces.
+    """
+    if at_most is None or len(batch) <= at_most:
+        return [batch]
+    if not pairs:
+        groups = -(-len(batch) // at_most)
+        rows = torch.arange(len(batch))
+        return [batch.only(rows[i::groups]) for i in range(groups)]
+    groups = -(-(len(batch) // 2) // (at_most // 2))
+    return [_paired(batch, slice(i, None, groups)) for i in range(groups)]
 
 
-def share(batch: Batch, ranks: Ranks | None) -> Batch:
-    """The rank's part of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank."""
-    return batch if ranks is None else batch.only(torch.arange(ranks.rank, len(batch), ranks.size))
+def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool) -> Batch:
+    """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart; channels last in memory."""
+
+    def draw(stream: str) -> Tensor:
+        images = augment(plan.augment, batch.images, plan.seed, epoch, step, stream)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    return replace(batch, images=draw("augment"), views=draw("view") if views else None)
+
+
+def share(batch: Batch, ranks: Ranks | None, pairs: bool = False) -> Batch:
+    """The rank's part of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank.
+
+    With `pairs` it holds as many real as fake faces.
+    """
+    if ranks is None:
+        return batch
+    mine = slice(ranks.rank, None, ranks.size)
+    return _paired(batch, mine) if pairs else batch.only(torch.arange(len(batch))[mine])
+
+
+def _paired(batch: Batch, some: slice) -> Batch:
+    """`some` of the pairs of the i-th real and the i-th fake face, in the batch's order."""
+    labels = batch.labels.cpu()
+    real, fake = (torch.nonzero(labels == label).flatten()[some] for label in (0, 1))
+    return batch.only(torch.cat([real, fake]).sort().values)
 
 
 def train(
@@ -85,19 +116,12 @@ def train(
         faces = plan.batches.batch(order[within])
         # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
         batch = replace(faces.to(device), domains=faces.domains)
-        images = augment(plan.augment, batch.images, plan.seed, epoch, within)
-        batch = replace(batch, images=images.contiguous(memory_format=torch.channels_last))
+        batch = augmented(batch, plan, epoch, within, views="views" in detector.needs)
         before(step + 1, batch)
-        loss = optimizer.step(
-            BatchObjective(
-                detector,
-                micro_batches(share(batch, plan.ranks), plan.micro_batch),
-                plan.precision,
-                plan.weights_dtype,
-                optimizer.scaler,
-                plan.ranks,
-            )
-        )
+        pairs = "pairs" in detector.needs
+        parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
+        objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler, plan.ranks)
+        loss = optimizer.step(objective)
         if schedule is not None:
             schedule.step()
         after(step + 1, loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,15 @@ from torch.nn import functional as F
 
 from detectors.about import About
 from detectors.weights import ImageNet, KeyMap
+
+NEEDS = {
+    "views": "each face under two augmentations (`Batch.views`)",
+    "pairs": "as many real as fake faces in every micro-batch; the i-th real and the i-th fake face are a pair",
+    "methods": "which forgery method each fake face comes from (`Batch.domains`)",
+    "masks": "where each face is forged (`Batch.masks`)",
+    "landmarks": "each face's landmarks (`Batch.landmarks`)",
+}
+"""Everything that a detector may ask of training in `Detector.needs`."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +34,33 @@ class Batch:
         domains: (N,) int64 index of the forgery method. A real face carries the index of the domain that
             it was drawn to stand beside, so every domain of a balanced batch holds both classes.
         videos: (N,) int64 ids of the videos that the frames come from.
+        views: (N, 3, H, W) the same faces under a second augmentation; None unless the detector `needs` "views".
+        masks: (N, 1, H, W) float, 1 where the face is forged, 0 elsewhere; None unless it needs "masks".
+        landmarks: (N, L, 2) float32, x and y in px of `images`; None unless it needs "landmarks".
     """
 
     images: Tensor
     labels: Tensor
     domains: Tensor
     videos: Tensor
+    views: Tensor | None = None
+    masks: Tensor | None = None
+    landmarks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
+        return self._each(lambda values: values.to(device, non_blocking=True))
 
     def only(self, rows: Tensor | slice) -> Batch:
         """The part of the batch that `rows` ((N,) bool mask, (M,) int64 indices, or a slice, which copies nothing) chooses."""
-        return Batch(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+        return self._each(lambda values: values[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Batch(*(None if value is None else change(value) for value in values))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -65,10 +85,11 @@ class Detector(nn.Module):
     """Base class of every detector.
 
     A subclass names the submodules whose channel statistics PIM may push (`shallow`), says in `size` how large the faces
-    must be that it is given, and returns a `Prediction` from `forward`. `mean` and `std` are per RGB channel of
-    images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the backbone's keys alone.
-    `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
-    and that no loss reaches.
+    must be that it is given and in `smallest` what is the least, and returns a `Prediction` from `forward`. `mean` and `std` are
+    per RGB channel of images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the network's keys
+    alone. `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
+    and that no loss reaches. `needs` names what training must give beyond labelled faces (keys of `NEEDS`), and `methods` how
+    many forgery methods a detector with "methods" among them tells apart.
 
     `about` says what the detector is, for `dfgrid list detectors` and docs/detectors.md. `imagenet` is what a library publishes
     for its backbone; `dfb` says how DeepfakeBench's checkpoint of it is read (see `detectors.weights`): a map of keys, the name
@@ -80,7 +101,10 @@ class Detector(nn.Module):
     dfb: ClassVar[KeyMap | str | None] = None
     shallow: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    methods: int = 0
     size: int = 256
+    smallest: int = 32
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -95,5 +119,13 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Mean cross entropy over the batch, a scalar. A detector with another objective overrides this."""
+        """Mean cross entropy over the batch, a scalar. A detector with another loss of its predictions overrides this."""
         return F.cross_entropy(prediction.logits, batch.labels)
+
+    def objective(self, batch: Batch) -> Tensor:
+        """What training minimises: the loss of one forward pass over a micro-batch, a scalar.
+
+        A detector whose loss asks for more than predictions of `batch.images` overrides this. Random choices in it must come
+        from torch's default generators, so that an optimizer's second pass can replay them.
+        """
+        return self.loss(self(batch.images), batch)

@@ -70,12 +70,23 @@ def examine(
 
 
 def faces(size: int) -> Batch:
-    """Eight images of `size` px, of two domains, alternately real (white noise) and fake (noise smoothed over 2 x 2 px)."""
+    """Eight images of `size` px, of two domains, alternately real (white noise) and fake (noise smoothed over 2 x 2 px).
+
+    They carry all that a detector may need: mirrored second views, masks (a fake face is forged all over), random landmarks.
+    """
     images = torch.rand(FACES, 3, size, size)
     smooth = nn.functional.avg_pool2d(images[1::2], 2, stride=1)
     images[1::2, :, : size - 1, : size - 1] = smooth
     index = torch.arange(FACES)
-    return Batch(images, labels=index % 2, domains=index // 2 % 2, videos=index)
+    return Batch(
+        images,
+        labels=index % 2,
+        domains=index // 2 % 2,
+        videos=index,
+        views=images.flip(3),
+        masks=(index % 2).to(images.dtype).view(-1, 1, 1, 1).expand(-1, 1, size, size),
+        landmarks=size * torch.rand(FACES, 81, 2),
+    )
 
 
 def _construct(build: Callable[[], Detector], built: list[Detector]) -> Iterator[str]:
@@ -182,7 +193,7 @@ def _gradients(detector: Detector, batch: Batch) -> Iterator[str]:
         if not left:
             break
         detector.train(training)
-        loss = detector.loss(detector(few.images), few)
+        loss = detector.objective(few)
         gradients = torch.autograd.grad(loss, [trainable[name] for name in left], allow_unused=True)
         for name, gradient in zip(left, gradients, strict=True):
             if gradient is not None and not gradient.isfinite().all():
@@ -274,12 +285,11 @@ def _learning(detector: Detector, batch: Batch, steps: int, rate: float | None) 
     first = last = float("nan")
     for step in range(steps + 1):
         torch.manual_seed(1)  # the same dropout masks in every step, so only learning can lower the loss
-        prediction = detector(batch.images)
-        loss = detector.loss(prediction, batch)
+        loss = detector.objective(batch)
         last = float(loss.detach())
         if step == 0:
             first = last
-        if last < first / 2 and bool((prediction.logits.argmax(dim=1) == batch.labels).all()):
+        if last < first / 2 and _told_right(detector, batch):
             return
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -319,6 +329,17 @@ def _predict(detector: Detector, images: Tensor) -> Prediction:
     detector.eval()
     with torch.no_grad():
         return detector(images)
+
+
+def _told_right(detector: Detector, batch: Batch) -> bool:
+    """Whether all faces are told right in training mode; the running statistics and random numbers stay as they were."""
+    state = {name: buffer.clone() for name, buffer in detector.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        logits = detector(batch.images).logits
+        for name, buffer in detector.named_buffers():
+            buffer.copy_(state[name])
+    return bool((logits.argmax(dim=1) == batch.labels).all())
 
 
 def _rows(batch: Batch, count: int) -> Batch:

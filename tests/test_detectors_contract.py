@@ -22,7 +22,7 @@ NAMES = sorted({*DETECTORS.names(), "timm/resnet10t", "timm/test_vit"} - {"convn
 
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(name):
-    assert check(lambda: DETECTORS.build(name, size=32)) == []
+    assert check(lambda: DETECTORS.build(name, size=DETECTORS.get(name).smallest)) == []
 
 
 @pytest.mark.parametrize("name", ["meso4", "resnet10", "timm/test_vit", "my_detector"])
