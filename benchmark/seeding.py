@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 STREAMS = {"order": 1, "augment": 2, "probe": 3, "view": 11}
-"""Streams that are drawn apart from torch's own generators: the order of the examples, their augmentation, which of them are probed,
-and the augmentation of their second views."""
+"""Streams drawn apart from torch's own generators: the order of the examples, their augmentation, which of them are probed, and the
+augmentation of their second views."""
 
 
 def stream(name: str, *key: int) -> np.random.Generator:
