@@ -289,10 +289,10 @@ def _learning(detector: Detector, batch: Batch, steps: int, rate: float | None) 
         last = float(loss.detach())
         if step == 0:
             first = last
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # before anybody else uses the detector: that may move what the backward pass needs
         if last < first / 2 and _told_right(detector, batch):
             return
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         optimizer.step()
     yield f"in {steps} steps of Adam eight faces were not learned: their loss goes from {first:.3g} to {last:.3g}"
 
