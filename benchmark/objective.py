@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,21 @@ from detectors.base import Batch, Detector
 from optimizers.vector import Vector, copies
 
 PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class LaterPasses:
+    """What a step's passes after its first do otherwise than they should, for the sake of comparison with popular code.
+
+    Attributes:
+        batchnorm: "update": they move the running statistics (and any other buffer) as a first pass does.
+        masks: "fresh": they draw new random masks, and torch's generators go on.
+        home: "subtract": shifted weights come back by subtracting the shift, which leaves rounding errors in them.
+    """
+
+    batchnorm: Literal["freeze", "update"] = "freeze"
+    masks: Literal["replay", "fresh"] = "replay"
+    home: Literal["copy", "subtract"] = "copy"
 
 
 class BatchObjective:
@@ -41,13 +58,16 @@ class BatchObjective:
         batches: the step's micro-batches, on the detector's device. `Batch.domains` may stay on the CPU, which saves `domains()`
             from waiting for the device.
         precision: "fp32", or "bf16" for forward passes under autocast.
+        later: departures from the three rules above; none by default.
 
     Raises:
         ConfigError: unknown precision, a detector in another precision than float32 or float64, or one that is wrapped.
         ValueError: no batch, or an empty one.
     """
 
-    def __init__(self, detector: Detector, batches: Sequence[Batch], precision: str = "fp32") -> None:
+    def __init__(
+        self, detector: Detector, batches: Sequence[Batch], precision: str = "fp32", later: LaterPasses | None = None
+    ) -> None:
         if not batches or not all(len(batch) for batch in batches):
             raise ValueError("an objective needs at least one micro-batch, and none that is empty")
         if precision not in PRECISIONS:
@@ -57,6 +77,7 @@ class BatchObjective:
                 f"{type(detector).__name__} would not average these gradients; give the detector itself, on one device"
             )
         self.detector, self.batches, self.precision = detector, list(batches), precision
+        self.later = later or LaterPasses()
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         allowed = {torch.float32} if precision == "bf16" else {torch.float32, torch.float64}
         for p in self.parameters:
@@ -129,14 +150,15 @@ class BatchObjective:
         losses, masks, total = [], [], Vector({})
         with ExitStack() as stack:
             if at is not None:
-                stack.enter_context(_moved(self.parameters, at))
-            if not first:
+                stack.enter_context(_moved(self.parameters, at, self.later.home))
+            if not first and self.later.batchnorm == "freeze":
                 stack.enter_context(_frozen(self.detector))
+            if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
             for number, batch in enumerate(self.batches):
                 if first:
                     masks.append(_generators(self.device))
-                else:
+                elif self.later.masks == "replay":
                     _set_generators(self.device, self._masks[number])
                 loss = self._forward(batch) * (len(batch) / self.examples)
                 losses.append(loss.detach())
@@ -168,8 +190,8 @@ def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create
 
 
 @contextmanager
-def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[None]:
-    """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors."""
+def _moved(parameters: Sequence[Tensor], at: Vector, home: str = "copy") -> Iterator[None]:
+    """The weights at theta + `at`, and afterwards their very bits back; `home` may ask for the rounding errors of subtracting."""
     moving = list(at.parts)
     if not set(moving) <= set(parameters):
         raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
@@ -182,7 +204,10 @@ def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[None]:
     finally:
         if moving:
             with torch.no_grad():
-                torch._foreach_copy_(moving, saved)
+                if home == "subtract":
+                    torch._foreach_sub_(moving, list(at.parts.values()))
+                else:
+                    torch._foreach_copy_(moving, saved)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -21,11 +20,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, split_warnings
+from benchmark.data import CachedImages, FaceFrames, choose, split_warnings, without_face
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
 from benchmark.seeding import random_state, restore_random_state, seed_everything
-from benchmark.train import Plan, Stopped, train
+from benchmark.objective import LaterPasses
+from benchmark.testing import Report, Scores, measures_of_tests, open_test_stores, score_tests, test_sets, write_parquet
+from benchmark.train import Plan, Stopped, batches_for, train
 from detectors import DETECTORS
 from detectors.base import Detector
 from optimizers import OPTIMIZERS
@@ -36,9 +37,6 @@ from results.record import FORMAT, DetectorUsed, Measure, OptimizerUsed, Provena
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
-
-Report = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 class Busy(ConfigError):
@@ -58,14 +56,25 @@ def select(
     Raises:
         ConfigError: a store lacks a method or split that the cell asks for.
     """
-    t = cell.train
-    manifest = stores[t.store].manifest
-    training = choose(manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
-    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)}
+    training, val = select_source(cell, stores[cell.train.store])
+    evaluated = {"val": val}
     for test in cell.tests:
         manifest = stores[test.store].manifest
         evaluated[test.name] = choose(manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
     return training, evaluated
+
+
+def select_source(
+    cell: Cell, store: FaceStore
+) -> tuple[tuple[pd.DataFrame, tuple[str, ...]], tuple[pd.DataFrame, tuple[str, ...]]]:
+    """The rows to train on and those of the validation set, with their methods; no test store is asked.
+
+    Raises:
+        ConfigError: the training store lacks a method or split that the cell asks for.
+    """
+    t = cell.train
+    training = choose(store.manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
+    return training, choose(store.manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)
 
 
 def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
@@ -156,8 +165,12 @@ class _Run:
         self.report, self.should_stop = report, should_stop
         self.begun = datetime.now(timezone.utc)
         self.started, self.seconds_before = time.monotonic(), 0.0
-        self.stores = open_stores(cell, data)
+        self.data, self.kept = data, Scores(folder)
+        # The test stores are opened by `_test`, after training.
+        self.stores = {cell.train.store: FaceStore(data / cell.train.store)}
         self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
+        self.tested: dict[str, str] = {}
+        self.tests: list[EvaluationSet] = []
         self.measures: list[Measure] = []
         self.curve: list[tuple[int, float]] = []
         self.pending: list[Tensor] = []
@@ -167,8 +180,9 @@ class _Run:
         """The finished record: read if it is there, else made."""
         path = self.folder / "record.json"
         if path.exists():
-            done = finished_record(self.cell, self.folder, self.fingerprints)
-            self._remove_parts()
+            stores = open_stores(self.cell, self.data)
+            done = finished_record(self.cell, self.folder, {name: store.fingerprint for name, store in stores.items()})
+            self.kept.remove()
             return done
         (self.folder / "failure.json").unlink(missing_ok=True)
         (self.folder / "cell.yaml").write_text(yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
@@ -177,11 +191,12 @@ class _Run:
         self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start or None)
         try:
             train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start)
+            self._test()
+            record = self._finish()
         finally:
             self.writer.close()
-        record = self._finish()
         record.save(path)
-        self._remove_parts()
+        self.kept.remove()
         return record
 
     def _build(self) -> None:
@@ -189,18 +204,21 @@ class _Run:
         seed_everything(cell.seed)
         self.detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(self.device)
         self.detector.to(memory_format=torch.channels_last)
-        (rows, methods), evaluated = select(cell, self.stores)
-        images = {name: self._images(name) for name in self.stores}
-        training = FaceFrames(rows, methods, images[cell.train.store])
+        store = self.stores[cell.train.store]
+        training, (rows, methods) = select_source(cell, store)
+        images = CachedImages(store, self.detector.size, partial(self.report, f"decode {cell.train.store}")).images
         p = cell.protocol
         self.plan = Plan(
-            p.epochs,
-            BalancedBatches(training, p.batch_size, cell.seed),
+            p.all_epochs,
+            batches_for(p, FaceFrames(*training, images), cell.seed),
             p.evaluations_per_epoch,
             cell.seed,
             p.augment,
             p.precision,
             p.micro_batch,
+            LaterPasses(p.bn_second_pass, p.masks, p.weights_home),
+            p.evaluation_points,
+            p.schedule_stepping,
         )
         self.evaluation_steps = self.plan.evaluation_steps()
         if p.evaluations_per_epoch > self.plan.batches.steps:
@@ -210,23 +228,20 @@ class _Run:
         rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
         base = build_base(cell.base.name, [q for q in self.detector.parameters() if q.requires_grad], **cell.base.settings)
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip)
-        self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
-        val = FaceFrames(*evaluated["val"], images[cell.train.store])
-        tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)
-        self.sets = [EvaluationSet("val", "val", "source-val", val), *tests]
-
-    def _images(self, name: str) -> Any:
-        return CachedImages(
-            self.stores[name], self.detector.size, lambda done, total: self.report(f"decode {name}", done, total)
-        ).images
+        length = p.all_epochs if p.schedule_stepping == "epoch" else self.plan.steps
+        self.schedule: LRScheduler | None = CosineAnnealingLR(base, length) if p.schedule == "cosine" else None
+        missing = without_face(store.ledger, methods, cell.train.val_split)
+        self.val = EvaluationSet("val", "val", "source-val", missing, FaceFrames(rows, methods, images))
 
     def _resume(self) -> int:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
+            self.kept.remove()  # of a run that has left no checkpoint; they may be another code's
             return 0
         state = checkpoint.load(path)
         check_same(path, state["stores"], self.fingerprints, "content of store")
+        self.tested = state["stores"]
         check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
         check_same(path, state["circumstances"], self._circumstances(), "")
         self.detector.load_state_dict(state["detector"])
@@ -279,7 +294,7 @@ class _Run:
         # An evaluation saves too, and only when it is whole: no checkpoint says that a step is done whose evaluation is not.
         if step in self.evaluation_steps:
             self._evaluate(step)
-        elif stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+        elif stop or step == self.plan.steps or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self._save(step)
         if stop:
             raise Stopped(f"stopped after step {step} of {self.plan.steps}; run the same command to go on")
@@ -295,34 +310,45 @@ class _Run:
         self.writer.add_scalar("loss", loss, step)
         for name, value in self.optimizer.rule.diagnostics.items():
             self.writer.add_scalar(f"{self.cell.optimizer.name}/{name}", float(value), step)
+        scores = score(self.detector, self.val.frames, progress=partial(self.report, "evaluate val"))
         epoch = step / self.plan.batches.steps
-        scored = []
-        for s in self.sets:
-            scores = score(self.detector, s.frames, progress=partial(self.report, f"evaluate {s.name}"))
-            found = measures(scores, s, epoch, step)
-            self.measures += found
-            for m in found:
-                if m.auc is not None:
-                    self.writer.add_scalar(f"auc/{m.level}/{s.name}", m.auc, step)
-            scored.append(scores.assign(epoch=epoch, step=step, split=s.split, test=s.name, role=s.role))
-        parts = self.folder / "scores"
-        parts.mkdir(exist_ok=True)
-        _write_parquet(pd.concat(scored, ignore_index=True), parts / f"{step:08d}.parquet")
+        self._add(measures(scores, self.val, epoch, step, self.cell.protocol))
+        self.kept.keep(step, scores.assign(epoch=epoch, step=step, split="val", test="val", role="source-val"), self.detector)
         self.writer.flush()
         self._save(step)
 
+    def _add(self, found: list[Measure]) -> None:
+        self.measures += found
+        for m in found:
+            if m.auc is not None:
+                self.writer.add_scalar(f"auc/{m.level}/{m.test}", m.auc, m.step)
+
+    def _test(self) -> None:
+        """Score the test sets with the weights of every evaluation point; only here is a test store opened."""
+        self.stores = open_test_stores(self.cell, self.data, self.stores)
+        self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
+        check_same(self.folder / "checkpoint.pt", self.tested, self.fingerprints, "content of store")
+        self.tests = test_sets(self.cell, self.stores, self.detector.size, self.report)
+        if self.tested != self.fingerprints:
+            self._save(self.plan.steps)  # from here on the run holds scores of these test stores
+        points = sorted({(m.step, m.epoch) for m in self.measures})
+        score_tests(self.detector, self.tests, points, self.kept, self.report, self.should_stop)
+
     def _finish(self) -> Record:
         """Join the scores of all evaluation points and say what was done, with what, where."""
-        parts = self.folder / "scores"
         steps = sorted({m.step for m in self.measures})
         assert steps == sorted(self.evaluation_steps), "a run must have every evaluation that its plan asks for"
-        _write_parquet(
-            pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True),
-            self.folder / "scores.parquet",
-        )
+        scores = self.kept.joined(steps)
+        write_parquet(scores, self.folder / "scores.parquet")
+        validated, self.measures = self.measures, []
+        tested = measures_of_tests(scores, self.tests, self.cell)
+        for step in steps:
+            self.measures += [m for m in validated if m.step == step]
+            self._add(tested[step])
         cell = self.cell
         head, dirty = provenance.commit()
         seconds = self._seconds()
+        missing = {s.name: s.missing.to_numpy().tolist() for s in (self.val, *self.tests)}
         return Record(
             format=FORMAT,
             grid=cell.grid,
@@ -337,7 +363,11 @@ class _Run:
             ),
             seed=cell.seed,
             protocol=cell.protocol.model_dump(mode="json"),
-            data={"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
+            data={
+                "train": cell.train.model_dump(mode="json"),
+                "tests": [t.model_dump(mode="json") for t in cell.tests],
+                "missing": missing,
+            },
             parameters=sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
             steps=self.plan.steps,
             measures=tuple(self.measures),
@@ -363,13 +393,3 @@ class _Run:
                 seconds=seconds,
             ),
         )
-
-    def _remove_parts(self) -> None:
-        # Only once the record is there: a run that is killed before that joins them again.
-        shutil.rmtree(self.folder / "scores", ignore_errors=True)
-
-
-def _write_parquet(table: pd.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".part")
-    table.to_parquet(part, index=False)
-    part.replace(path)
