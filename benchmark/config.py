@@ -102,7 +102,7 @@ class TestSet(Strict):
     frame_pick: FramePick = "uniform"
 
 
-Part = TypeVar("Part", TrainData, TestSet)
+Part = TypeVar("Part", bound=Strict)
 
 
 class Cell(Strict):

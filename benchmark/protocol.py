@@ -2,7 +2,7 @@
 
 Two presets: `strict`, what a measurement should be, and `dfb-compat`, what DeepfakeBench does. Each difference between them is a
 switch of its own, which a grid may set on top of a preset: `protocol: {name: dfb-compat, epochs: 5, video_key: full}`. What cannot
-or should not be reproduced stands in `NOT_REPRODUCED`, with the reason.
+or should not be reproduced stands in `benchmark.not_reproduced`, with the reason.
 
 Rows name the entries of our list of what DeepfakeBench's code does (commit 8a4a7bf, June 2025), which was read or run line by line.
 """
@@ -96,7 +96,7 @@ class Protocol(Strict):
         FramePick,
         Switch(
             "first",
-            "Which faces of a video, where frames limits them: evenly spread (uniform) or the first ones. A data set may say its own.",
+            "Which faces of a video, where frames limits them: evenly spread, or the first ones. A data set may say its own.",
             "The step is computed after the total was cut to 32, so it is always 1: the first 32, despite 'evenly distributed'.",
             "3.2 #4",
             "evaluation",
@@ -106,7 +106,7 @@ class Protocol(Strict):
         Literal["domains", "none"],
         Switch(
             "none",
-            "domains: a step holds each forgery method equally often, with as many real faces; none: every face once an epoch, shuffled.",
+            "domains: a step holds as many real and fake faces of each method; none: every face once an epoch, shuffled.",
             "Every frame is a sample, shuffled, without any balance (FaceForensics++: 1 real to 4 fake).",
             "3.4 #6",
             "data",
@@ -117,7 +117,7 @@ class Protocol(Strict):
         Switch(
             "keep",
             "Without balance: whether real faces are in the training list once (drop), or once for each forgery method (keep).",
-            "FF-real is loaded once for each of [FF-DF, FF-F2F, ...]; `FaceForensics++` as one name loads it once (say drop for that).",
+            "FF-real is loaded once for each of [FF-DF, FF-F2F, ...]; the name FaceForensics++ loads it once (say drop).",
             "3.4 #7",
             "data",
         ),
@@ -133,8 +133,8 @@ class Protocol(Strict):
         Literal["even", "dfb"],
         Switch(
             "dfb",
-            "even: evaluations_per_epoch times, the last at the epoch's end; dfb: once in the first epoch, twice in each later one.",
-            "Evaluates where the global step is a multiple of len(loader), from epoch 1 on of len(loader) // 2; nEpochs 10: 21 times.",
+            "even: evaluations_per_epoch times, the last at the epoch's end; dfb: once in the first epoch, then twice in each.",
+            "Evaluates at the multiples of len(loader), from epoch 1 on of len(loader) // 2; nEpochs 10: 21 times.",
             "3.1 #3",
             "training",
         ),
@@ -184,7 +184,7 @@ class Protocol(Strict):
         Switch(
             "basename",
             "What is one video: (dataset, method, video), or all faces under one folder name, whatever their method.",
-            "The key is the folder's name: FaceForensics++'s four forgeries of one pair become one 'video', 280 groups instead of 700.",
+            "The key is the folder's name: four forgeries of one pair become one 'video', 280 groups instead of 700 on FF++.",
             "3.2 #1",
             "evaluation",
         ),
@@ -253,9 +253,7 @@ class Protocol(Strict):
     @model_validator(mode="after")
     def _goes_together(self) -> Protocol:
         if self.duplicates == "keep" and self.class_balance == "domains":
-            raise ValueError(
-                "duplicates: keep has no effect with class_balance: domains; say duplicates: drop, or class_balance: none"
-            )
+            raise ValueError("duplicates: keep has no effect with class_balance: domains; say drop, or class_balance: none")
         if self.evaluation_points == "dfb" and self.evaluations_per_epoch != 1:
             raise ValueError("evaluations_per_epoch has no effect with evaluation_points: dfb; leave it out, or say even")
         return self
@@ -278,38 +276,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dfb-compat": {"epochs": 10, "batch_size": 32} | {name: switch.peer_value for name, switch in SWITCHES.items()},
 }
 """What a preset sets; the rest is at the fields' defaults. `strict` leaves epochs and batch_size to the grid."""
-
-NOT_REPRODUCED: dict[str, tuple[str, str]] = {
-    "acc_real, acc_fake": ("3.1 #7", "They slice a shuffled list by position, so their values mean nothing; no such column here."),
-    "SWA": ("3.1 #5", "It fails at its first update, so no number was ever made with it."),
-    "test lists in random order": ("3.2 #5", "No metric depends on the order; ours is fixed and every score keeps its face's key."),
-    "DeepFakeDetection loses its last batch": (
-        "3.2 #6",
-        "The random tail then breaks the metrics; its test.py keeps every face, as we do.",
-    ),
-    "a face that cannot be read": (
-        "3.2 #7",
-        "It becomes face 0 with that label under the failing name; here the cell stops and names the face.",
-    ),
-    "features and scores in memory": ("3.2 #9, #10", "No number depends on it; here scores are written, features are not kept."),
-    "weights with a `module.` prefix": ("3.2 #11", "Reading and writing checkpoints is no protocol; ours have no prefix."),
-    "seeds": ("3.2 #12", "numpy is not seeded and kernels are not deterministic, so its runs cannot be repeated; ours can."),
-    "JSON and LMDB quirks": ("3.3", "`dfgrid import deepfakebench` reads those files and names what is wrong with them."),
-    "SAM without weight decay": ("3.4 #2", "A setting of the optimizer: {name: sam, base: {name: sgd, weight_decay: 0}}."),
-    "SAM's lost momentum": ("3.4 #4", "It only strikes where a run is resumed; ours resume to the bit."),
-    "augmentation by detector": ("3.4 #8", "On for some detectors and off for others: say `augment` in the grid, and its preset."),
-    "pairs of real and fake": ("3.4 #9", "UCF's own loader; UCF is no detector here."),
-    "cubic resizing": (
-        "3.4, augmentation",
-        "Nothing is resized at its 256 pixels; for smaller detectors we take the area average.",
-    ),
-    "test sets scored while training": (
-        "3.1 #1",
-        "Scored after training with the weights of each evaluation point: the same numbers.",
-    ),
-    "len(loader) = 1": ("3.1 #3", "Its evaluation divides by zero; here each such epoch ends with an evaluation."),
-}
-"""What dfb-compat does not do: name -> (row, why not)."""
 
 
 def values_of(name: str) -> tuple[Any, ...]:

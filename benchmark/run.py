@@ -23,8 +23,8 @@ from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import CachedImages, FaceFrames, choose, split_warnings, without_face
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
-from benchmark.seeding import random_state, restore_random_state, seed_everything
 from benchmark.objective import LaterPasses
+from benchmark.seeding import random_state, restore_random_state, seed_everything
 from benchmark.testing import Report, Scores, measures_of_tests, open_test_stores, score_tests, test_sets, write_parquet
 from benchmark.train import Plan, Stopped, batches_for, train
 from detectors import DETECTORS
@@ -348,7 +348,6 @@ class _Run:
         cell = self.cell
         head, dirty = provenance.commit()
         seconds = self._seconds()
-        missing = {s.name: s.missing.to_numpy().tolist() for s in (self.val, *self.tests)}
         return Record(
             format=FORMAT,
             grid=cell.grid,
@@ -366,7 +365,7 @@ class _Run:
             data={
                 "train": cell.train.model_dump(mode="json"),
                 "tests": [t.model_dump(mode="json") for t in cell.tests],
-                "missing": missing,
+                "missing": {s.name: s.missing.to_numpy().tolist() for s in (self.val, *self.tests)},
             },
             parameters=sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
             steps=self.plan.steps,

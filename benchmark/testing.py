@@ -98,8 +98,8 @@ test_sets.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever
 def _kept(store: str, error: Exception) -> ConfigError:
     reason = str(error).rstrip(".")
     return ConfigError(
-        f"test store {store} cannot be read, so nothing is tested yet: {reason}; the training is done and kept: mend the store and run"
-        " the same command"
+        f"test store {store} cannot be read, so nothing is tested yet: {reason}; the training is done and kept;"
+        " mend the store and run the same command"
     )
 
 

@@ -59,7 +59,7 @@ class Plan:
     augment: str
     precision: Literal["fp32", "bf16"]
     micro_batch: int | None
-    later: LaterPasses = LaterPasses()
+    later: LaterPasses | None = None
     points: Literal["even", "dfb"] = "even"
     stepping: Literal["step", "epoch", "never"] = "step"
 

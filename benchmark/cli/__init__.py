@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import audit, data, experiments, interop, predict, reference, results
+from benchmark.cli import audit, data, experiments, interop, predict, protocol, reference, results
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command(rich_help_panel=RUN)(experiments.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.command(rich_help_panel=RESULTS)(audit.audit)
+app.add_typer(protocol.protocol_app, name="protocol", rich_help_panel=RESULTS)
 app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
 
 
