@@ -82,26 +82,30 @@ def protocol_of(record: Record) -> Protocol:
     return protocol
 
 
-def changes(protocol: Protocol) -> Iterator[tuple[str, dict[str, Any]]]:
+def changes(record: Record, protocol: Protocol) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every change that scores can tell of, one switch at a time, and last what the other preset would make of the evaluation.
 
     Yields:
         A name and what it sets.
     """
     other = OTHER[protocol.name]
-    both = {name: preset_value(other, name) for name in ("frames", "frame_pick")}
-    whole: dict[str, Any] = {}
-    for name, switch in SWITCHES.items():
-        if switch.side not in ("evaluation", "selection"):
-            continue
-        whole[name] = preset_value(other, name)
+    faces = {name: preset_value(other, name) for name in ("frames", "frame_pick")}
+    names = [name for name, switch in SWITCHES.items() if switch.side in ("evaluation", "selection")]
+    yield f"frames, frame_pick: {_faces(protocol.frames, protocol.frame_pick)} -> {_faces(**faces)}", faces
+    for name in names:
         was = getattr(protocol, name)
-        if name == "frames":
-            yield f"frames, frame_pick: {protocol.frames} {protocol.frame_pick} -> {both['frames']} {both['frame_pick']}", both
-        for value in values_of(name) if name != "frame_pick" else ():
+        for value in values_of(name) if name not in faces else ():
             if value != was:
                 yield f"{name}: {was} -> {value}", {name: value}
-    yield f"all of {other}", whole
+    whole = {name: preset_value(other, name) for name in names}
+    if _never_scored(record, **faces):
+        yield f"all of {other} but frames, frame_pick", {name: value for name, value in whole.items() if name not in faces}
+    else:
+        yield f"all of {other}", whole
+
+
+def _faces(frames: int | None, frame_pick: str) -> str:
+    return "all" if frames is None else f"{frames} {frame_pick}"
 
 
 def effects(record: Record, scores: pd.DataFrame) -> list[Effect]:
@@ -114,11 +118,9 @@ def effects(record: Record, scores: pd.DataFrame) -> list[Effect]:
     """
     protocol = protocol_of(record)
     own = {(c.test, c.level): c for c in _chosen(record, scores, protocol, {})}
-    found = [
-        Effect("recorded", c.test, c.level, c.metrics["auc"], c.metrics["eer"], 0.0, 0.0, _is_oracle(protocol))
-        for c in own.values()
-    ]
-    for change, said in changes(protocol):
+    oracle = _is_oracle(protocol)
+    found = [Effect("recorded", c.test, c.level, c.metrics["auc"], c.metrics["eer"], 0.0, 0.0, oracle) for c in own.values()]
+    for change, said in changes(record, protocol):
         changed = protocol.model_copy(update=said)
         try:
             chosen = _chosen(record, scores, changed, said)
@@ -168,26 +170,25 @@ def remeasure(record: Record, scores: pd.DataFrame, protocol: Protocol, pick: bo
     Raises:
         ConfigError: the picked faces were never scored, or a video's faces disagree about their label where that is refused.
     """
+    if pick and (reason := _never_scored(record, protocol.frames, protocol.frame_pick)):
+        raise ConfigError(reason)
     found = []
-    for (step, split, name), rows in scores.groupby(["step", "split", "test"], sort=False, observed=True):
-        if pick:
-            rows = _pick(record, rows, str(split), str(name), protocol)
-        of = ScoredSet(str(name), rows["split"].iloc[0], rows["role"].iloc[0], _missing(record, str(name), protocol))
-        found += measures(rows, of, float(rows["epoch"].iloc[0]), int(step), protocol)
+    for _, rows in scores.groupby(["step", "split", "test"], sort=False, observed=True):
+        if pick and protocol.frames is not None:
+            rows = pick_frames(rows.sort_values(["dataset", "method", "video", "frame"]), protocol.frames, protocol.frame_pick)
+        first = rows.iloc[0]
+        of = ScoredSet(first["test"], first["split"], first["role"], _missing(record, first["test"], protocol))
+        found += measures(rows, of, float(first["epoch"]), int(first["step"]), protocol)
     return found
 
 
-def _pick(record: Record, rows: pd.DataFrame, split: str, name: str, protocol: Protocol) -> pd.DataFrame:
-    sets = {test["name"]: test for test in record.data["tests"]}
-    of = record.data["train"] if split == "val" else sets[name]
-    scored, how = of.get("frames"), of.get("frame_pick", "uniform")
-    if (protocol.frames, protocol.frame_pick) == (scored, how) or (protocol.frames is None and scored is None):
-        return rows
-    if scored is not None:
-        wanted = "all" if protocol.frames is None else f"the {protocol.frames} {protocol.frame_pick}"
-        raise ConfigError(f"the run scored {scored} {how} faces of each video of {name}, which do not tell of {wanted}")
-    assert protocol.frames is not None
-    return pick_frames(rows.sort_values(["dataset", "method", "video", "frame"]), protocol.frames, protocol.frame_pick)
+def _never_scored(record: Record, frames: int | None, frame_pick: str) -> str:
+    """Why the run's scores do not tell what other faces would give; empty where they do."""
+    for of in (record.data["train"], *record.data["tests"]):
+        scored = (of.get("frames"), of.get("frame_pick", "uniform"))
+        if scored[0] is not None and scored != (frames, frame_pick):
+            return f"the run scored {_faces(*scored)} faces of each video, which do not tell of {_faces(frames, frame_pick)}"
+    return ""
 
 
 def _missing(record: Record, name: str, protocol: Protocol) -> pd.DataFrame:
