@@ -67,7 +67,7 @@ def test_a_preset_is_all_its_switches_and_what_is_said_goes_before_it() -> None:
 def test_every_switch_is_documented_and_everything_else_is_as_old_as_the_first_cells() -> None:
     assert set(SWITCHES) | Protocol.FIRST == set(Protocol.model_fields)
     for name, switch in SWITCHES.items():
-        assert switch.does.endswith(".") and switch.peer.endswith(".") and switch.row.startswith("3."), name
+        assert (switch.does[-1], switch.peer[-1], switch.row[:2]) == (".", ".", "3."), name
     assert all(row.startswith("3.") and why.endswith(".") for row, why in NOT_REPRODUCED.values())
     differing = [name for name in SWITCHES if preset_value("dfb-compat", name) != preset_value("strict", name)]
     assert set(SWITCHES) - set(differing) == {"missing_face", "clip_average"}
@@ -268,3 +268,36 @@ def test_faces_of_the_whole_store_count_videos_without_any(tmp_path: Path) -> No
         columns=columns,
     )
     assert without_face(ledger, ["A"], "test").to_numpy().tolist() == [["d", "A", "two", 1], ["d", "real", "two", 0]]
+
+
+def test_every_switch_of_training_reaches_the_training(data: Path, tmp_path: Path) -> None:
+    """The weights and BatchNorm's statistics after two epochs of SAM, with dropout and a cosine schedule, differ under each."""
+    from test_run import cell as tiny
+
+    from benchmark import checkpoint
+    from benchmark.run import run_cell
+
+    common = {"epochs": 2, "batch_size": 16, "schedule": "cosine"}
+    turned = {
+        "strict": {},
+        "frames": {"frames": 1},
+        "class_balance": {"class_balance": "none"},
+        "duplicates": {"class_balance": "none", "duplicates": "keep"},
+        "epochs_extra": {"epochs_extra": 1},
+        "stepping": {"schedule_stepping": "epoch"},
+        "never": {"schedule_stepping": "never"},
+        "bn_second_pass": {"bn_second_pass": "update"},
+        "masks": {"masks": "fresh"},
+        "weights_home": {"weights_home": "subtract"},
+    }
+    ends = set()
+    for name, said in turned.items():
+        made = tiny(
+            protocol={**common, **said},
+            detectors=[{"name": "meso4", "size": 32}],
+            optimizers=[{"name": "sam", "base": "adam"}],
+        )
+        run_cell(made, tmp_path / name, data)
+        state = checkpoint.load(tmp_path / name / "checkpoint.pt")["detector"]
+        ends.add(torch.cat([t.flatten().double() for t in state.values()]).numpy().tobytes())
+    assert len(ends) == len(turned)
