@@ -277,7 +277,7 @@ def test_every_switch_of_training_reaches_the_training(data: Path, tmp_path: Pat
     from benchmark import checkpoint
     from benchmark.run import run_cell
 
-    common = {"epochs": 2, "batch_size": 16, "schedule": "cosine"}
+    common = {"epochs": 2, "batch_size": 8, "schedule": "cosine"}
     turned = {
         "strict": {},
         "frames": {"frames": 1},
