@@ -4,7 +4,8 @@ Two presets: `strict`, what a measurement should be, and `dfb-compat`, what Deep
 switch of its own, which a grid may set on top of a preset: `protocol: {name: dfb-compat, epochs: 5, video_key: full}`. What cannot
 or should not be reproduced stands in `benchmark.not_reproduced`, with the reason.
 
-Rows name the entries of our list of what DeepfakeBench's code does (commit 8a4a7bf, June 2025), which was read or run line by line.
+Sources name the row of our survey of DeepfakeBench's code (commit 8a4a7bf, June 2025), which was read or run line by line, and the
+file and lines there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Switch:
         peer_value: the value in `dfb-compat`.
         does: what it decides, and what its values mean.
         peer: what DeepfakeBench does.
-        row: where our list of DeepfakeBench's behaviour says so.
+        row: of our survey, and in brackets the file and lines of DeepfakeBench that do so.
         side: what it acts on. Switches of the sides evaluation and selection can be turned afterwards, from the scores of a run.
     """
 
@@ -88,7 +89,7 @@ class Protocol(Strict):
             32,
             "At most so many faces of each video, for training and testing; none takes all. A data set may say its own.",
             "frame_num 32 for training and testing.",
-            "3.4, common numbers",
+            "3.4, common numbers (xception.yaml)",
             "evaluation",
         ),
     ] = None
@@ -98,7 +99,7 @@ class Protocol(Strict):
             "first",
             "Which faces of a video, where frames limits them: evenly spread, or the first ones. A data set may say its own.",
             "The step is computed after the total was cut to 32, so it is always 1: the first 32, despite 'evenly distributed'.",
-            "3.2 #4",
+            "3.2 #4 (abstract_dataset.py:217-226)",
             "evaluation",
         ),
     ] = "uniform"
@@ -108,7 +109,7 @@ class Protocol(Strict):
             "none",
             "domains: a step holds as many real and fake faces of each method; none: every face once an epoch, shuffled.",
             "Every frame is a sample, shuffled, without any balance (FaceForensics++: 1 real to 4 fake).",
-            "3.4 #6",
+            "3.4 #6 (abstract_dataset.py:267-273)",
             "data",
         ),
     ] = "domains"
@@ -118,7 +119,7 @@ class Protocol(Strict):
             "keep",
             "Without balance: whether real faces are in the training list once (drop), or once for each forgery method (keep).",
             "FF-real is loaded once for each of [FF-DF, FF-F2F, ...]; the name FaceForensics++ loads it once (say drop).",
-            "3.4 #7",
+            "3.4 #7 (its JSON files)",
             "data",
         ),
     ] = "drop"
@@ -126,7 +127,11 @@ class Protocol(Strict):
         int,
         Field(ge=0),
         Switch(
-            1, "So many epochs are added to `epochs`.", "nEpochs N trains N + 1 epochs: range(start, N + 1).", "3.1 #3", "training"
+            1,
+            "So many epochs are added to `epochs`.",
+            "nEpochs N trains N + 1 epochs.",
+            "3.1 #3 (train.py:300)",
+            "training",
         ),
     ] = 0
     evaluation_points: Annotated[
@@ -135,7 +140,7 @@ class Protocol(Strict):
             "dfb",
             "even: evaluations_per_epoch times, the last at the epoch's end; dfb: once in the first epoch, then twice in each.",
             "Evaluates at the multiples of len(loader), from epoch 1 on of len(loader) // 2; nEpochs 10: 21 times.",
-            "3.1 #3",
+            "3.1 #3 (trainer.py:221-230, 306)",
             "training",
         ),
     ] = "even"
@@ -145,7 +150,7 @@ class Protocol(Strict):
             "never",
             "When the learning rate's schedule moves: after every step, after every epoch, or never (a constant rate).",
             "scheduler.step() stands behind the loop over epochs, so no schedule ever takes effect.",
-            "3.1 #4",
+            "3.1 #4 (train.py:313-314)",
             "training",
         ),
     ] = "step"
@@ -155,7 +160,7 @@ class Protocol(Strict):
             "update",
             "Whether passes after a step's first (SAM's second, say) move BatchNorm's running statistics.",
             "disable_running_stats is never called: two updates a step, the second at the shifted weights.",
-            "3.4 #1",
+            "3.4 #1 (trainer.py:184-197)",
             "training",
         ),
     ] = "freeze"
@@ -165,7 +170,7 @@ class Protocol(Strict):
             "fresh",
             "Whether later passes of a step repeat the random masks of its first (dropout), or draw new ones.",
             "Stochastic layers draw new masks in SAM's second pass.",
-            "3.4 #5",
+            "3.4 #5 (SAM.py:52)",
             "training",
         ),
     ] = "replay"
@@ -175,7 +180,7 @@ class Protocol(Strict):
             "subtract",
             "How shifted weights come back: by a copy of their bits, or by subtracting the shift, which leaves rounding errors.",
             "SAM restores by p.sub_(e_w).",
-            "3.4 #5",
+            "3.4 #5 (SAM.py:52)",
             "training",
         ),
     ] = "copy"
@@ -185,7 +190,7 @@ class Protocol(Strict):
             "basename",
             "What is one video: (dataset, method, video), or all faces under one folder name, whatever their method.",
             "The key is the folder's name: four forgeries of one pair become one 'video', 280 groups instead of 700 on FF++.",
-            "3.2 #1",
+            "3.2 #1 (metrics/utils.py:45)",
             "evaluation",
         ),
     ] = "full"
@@ -195,7 +200,7 @@ class Protocol(Strict):
             "real",
             "A video whose faces disagree about the label: an error, or real as soon as one face is.",
             "int(label_sum / leng): one real face makes the group real.",
-            "3.2 #2",
+            "3.2 #2 (metrics/utils.py:63)",
             "evaluation",
         ),
     ] = "refuse"
@@ -205,7 +210,7 @@ class Protocol(Strict):
             "count",
             "A video without any face: left out and counted in the record, or judged with the score 0.5 at video level.",
             "Such a test video ends the run with an IndexError, so lists without them are the only ones that can be scored.",
-            "3.2 #8",
+            "3.2 #8 (abstract_dataset.py:209)",
             "evaluation",
         ),
     ] = "count"
@@ -215,7 +220,7 @@ class Protocol(Strict):
             "nearest",
             "The equal error rate: interpolated where the two rates cross, or the false positive rate at the nearest point.",
             "fpr at the argmin of |fnr - fpr|, not interpolated.",
-            "3.1 #6",
+            "3.1 #6 (metrics/utils.py:75-93)",
             "evaluation",
         ),
     ] = "interpolated"
@@ -225,7 +230,7 @@ class Protocol(Strict):
             "of_videos",
             "The video level: the mean score of each video, or every scored example by itself, so that video AUC = frame AUC.",
             "For clip detectors v_auc = auc: say of_frames with such a one. Detectors of single faces are averaged, as here.",
-            "3.2 #3",
+            "3.2 #3 (metrics/utils.py:86-91)",
             "evaluation",
         ),
     ] = "of_videos"
@@ -235,7 +240,7 @@ class Protocol(Strict):
             "top3_per_test",
             "Which checkpoint tables report where they are not told; the last two look at the test set to choose (oracles).",
             "The published tables: mean of the three highest test AUCs of each test set.",
-            "3.1 #1, #2",
+            "3.1 #1, #2 (trainer.py:373-388, auc_table1_fromrecord.py:47)",
             "selection",
         ),
     ] = "source_val"

@@ -7,6 +7,7 @@ looked at either.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -152,7 +153,10 @@ def measures_of_tests(scores: pd.DataFrame, sets: Sequence[EvaluationSet], cell:
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Write a table so that the file is whole or not there."""
+    """Write a table so that the file is whole or not there, also after a loss of power."""
     part = path.with_suffix(".part")
-    table.to_parquet(part, index=False)
+    with part.open("wb") as file:
+        table.to_parquet(file, index=False)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,17 @@ def test_effect_on_the_command_line(dfgrid: Dfgrid, finished: Path, tmp_path: Pa
     assert set(table["test"]) == {"NeuralTextures", "mini-b"}
     assert table.loc[table["change"] == "recorded", "auc_points"].eq(0).all()
     assert table.groupby("change").size().eq(4).all()
-    code, _, err = dfgrid("protocol", "effect", tmp_path)
+    shutil.copytree(finished, tmp_path / "runs" / "one")
+    shutil.copytree(finished, tmp_path / "runs" / "two")
+    code, out, _ = dfgrid("protocol", "effect", "runs")
+    assert (code, "2 runs" in out, cell().id in out) == (0, True, False)
+    moved = table.set_index(["change", "test", "level"])["auc_points"]
+    for change in ("clip_average: of_videos -> of_frames", "selection: source_val -> last"):
+        line = next(text for text in out.splitlines() if change in text and "mini-b" in text and "│ video │" in text)
+        assert line.count(f"{moved[change, 'mini-b', 'video']:+.2f}") == 3, "mean, least and most of two equal runs"
+    assert cell().id in dfgrid("protocol", "effect", "runs", "--each")[1]
+    (tmp_path / "empty").mkdir()
+    code, _, err = dfgrid("protocol", "effect", "empty")
     assert code == 2
     assert "holds no record.json" in err
 
@@ -142,7 +153,7 @@ def test_show_diff_and_list(dfgrid: Dfgrid) -> None:  # noqa: F811
     assert code == 0
     for name, switch in SWITCHES.items():
         differs = name not in ("missing_face", "clip_average")
-        assert (f"│ {name} " in out, switch.row.split(",")[0] in out) == (differs, differs), name
+        assert (f"│ {name} " in out, switch.row[:6] in out) == (differs, differs), name
     code, out, _ = dfgrid("protocol", "show", "dfb-compat")
     assert all(f"│ {name} " in out for name in SWITCHES)
     assert "What no preset reproduces" in out

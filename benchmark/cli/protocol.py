@@ -49,12 +49,13 @@ def protocol_show(name: Annotated[str, typer.Argument(help="strict or dfb-compat
     from benchmark.protocol import SWITCHES, preset_value, values_of
 
     _known(name)
-    table = Table("switch", "value", "values", "what it does", "what DeepfakeBench does", "row", show_lines=True)
+    table = Table("switch", "value", "what it does; what DeepfakeBench does", "survey row (source)", show_lines=True)
     for key, switch in SWITCHES.items():
-        values = " ".join(values_of(key)) or "a number"
-        table.add_row(key, _text(preset_value(name, key)), values, *map(escape, (switch.does, switch.peer)), switch.row)
+        others = [value for value in values_of(key) if value != preset_value(name, key)]
+        value = _text(preset_value(name, key)) + f"\n[dim]or {', '.join(others) or 'another number'}[/]"
+        table.add_row(key, value, escape(f"{switch.does}\nDeepfakeBench: {switch.peer}"), escape(switch.row))
     console.print(table)
-    rest = Table("not reproduced", "why", "row", title="What no preset reproduces", title_justify="left")
+    rest = Table("not reproduced", "why", "survey row", title="What no preset reproduces", title_justify="left")
     for key, (row, why) in NOT_REPRODUCED.items():
         rest.add_row(escape(key), escape(why), row)
     console.print(rest)
@@ -68,11 +69,11 @@ def protocol_diff(
     """The switches in which two presets differ."""
     from benchmark.protocol import SWITCHES, preset_value
 
-    table = Table("switch", _known(one), _known(other), "what it does", "row", show_lines=True)
+    table = Table("switch", _known(one), _known(other), "what it does", "survey row (source)", show_lines=True)
     for key, switch in SWITCHES.items():
         left, right = preset_value(one, key), preset_value(other, key)
         if left != right:
-            table.add_row(key, _text(left), _text(right), escape(switch.does), switch.row)
+            table.add_row(key, _text(left), _text(right), escape(switch.does), escape(switch.row))
     console.print(table)
     if not table.row_count:
         console.print(f"{one} and {other} do not differ")
@@ -81,6 +82,7 @@ def protocol_diff(
 @protocol_app.command("effect")
 def protocol_effect(
     runs: Annotated[list[Path], typer.Argument(help="Records, folders of cells, or folders of runs.")],
+    each: Annotated[bool, typer.Option("--each", help="Of several runs, show a table for each, not only their mean.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file for every number.")] = None,
 ) -> None:
     """Recompute finished runs under each switch of the evaluation and selection: how far does it move AUC and EER?
@@ -98,10 +100,13 @@ def protocol_effect(
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise ConfigError(f"--out {out}: name a file in a folder that exists")
     rows = []
-    for folder in find_runs(runs):
+    folders = find_runs(runs)
+    for folder in folders:
         record, scores = read_run(folder)
         found = effects(record, scores)
         rows += [{"grid": record.grid, "cell": record.cell, **dataclasses.asdict(effect)} for effect in found]
+        if len(folders) > 1 and not each:
+            continue
         table = Table("change", "test", "level", "AUC", "by", "EER", "by", "", title=record.cell, title_justify="left")
         for column in table.columns[3:7]:
             column.justify = "right"
@@ -115,6 +120,8 @@ def protocol_effect(
             table.add_row(label, escape(effect.test), effect.level, *shown, escape(note))
             before = effect.change
         console.print(table)
+    if len(folders) > 1:
+        console.print(_over_runs(pd.DataFrame(rows), len(folders)))
     console.print("AUC and EER in percent; 'by' in percentage points against the run as recorded. An ORACLE looked at test data.")
     if out is not None:
         pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
@@ -127,3 +134,18 @@ def _percent(value: float | None) -> str:
 
 def _by(points: float | None) -> str:
     return "" if points is None else f"{points:+.2f}"
+
+
+def _over_runs(rows: Any, runs: int) -> Table:
+    """How far each change moves the AUC over several runs: mean, least and most; runs for which it cannot be told do not count."""
+    table = Table(
+        "change", "test", "level", "runs", "AUC by: mean", "least", "most", "", title=f"{runs} runs", title_justify="left"
+    )
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    for (change, test, level), of in rows[rows["change"] != "recorded"].groupby(["change", "test", "level"], sort=False):
+        points = of["auc_points"].dropna().astype(float)
+        shown = (_by(v) for v in (points.mean(), points.min(), points.max())) if len(points) else ("", "", "")
+        notes = ["ORACLE"] * bool(of["oracle"].any()) + ([] if len(points) else sorted(set(of["note"])))
+        table.add_row(escape(change), escape(test), level, str(len(points)), *shown, escape("; ".join(notes)))
+    return table
