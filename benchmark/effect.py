@@ -117,13 +117,21 @@ def effects(record: Record, scores: pd.DataFrame) -> list[Effect]:
         ConfigError, RecordError: the run's own numbers cannot be computed again.
     """
     protocol = protocol_of(record)
-    own = {(c.test, c.level): c for c in _chosen(record, scores, protocol, {})}
+    known: dict[str, list[Measure]] = {}
+
+    def choose(changed: Protocol, pick: bool) -> list[Chosen]:
+        evaluation = str([pick, *(getattr(changed, name) for name, switch in SWITCHES.items() if switch.side == "evaluation")])
+        if evaluation not in known:
+            known[evaluation] = remeasure(record, scores, changed, pick)
+        return select(known[evaluation], selection_named(changed.selection))
+
+    own = {(c.test, c.level): c for c in choose(protocol, False)}
     oracle = _is_oracle(protocol)
     found = [Effect("recorded", c.test, c.level, c.metrics["auc"], c.metrics["eer"], 0.0, 0.0, oracle) for c in own.values()]
     for change, said in changes(record, protocol):
         changed = protocol.model_copy(update=said)
         try:
-            chosen = _chosen(record, scores, changed, said)
+            chosen = choose(changed, "frames" in said)
         except (ConfigError, RecordError) as error:
             found += [Effect(change, test, level, note=str(error)) for test, level in own]
             continue
@@ -152,10 +160,6 @@ def _is_oracle(protocol: Protocol) -> bool:
 
 def _points(now: float | None, before: float | None) -> float | None:
     return None if now is None or before is None else 100 * (now - before)
-
-
-def _chosen(record: Record, scores: pd.DataFrame, protocol: Protocol, said: dict[str, Any]) -> list[Chosen]:
-    return select(remeasure(record, scores, protocol, "frames" in said), selection_named(protocol.selection))
 
 
 def remeasure(record: Record, scores: pd.DataFrame, protocol: Protocol, pick: bool = False) -> list[Measure]:

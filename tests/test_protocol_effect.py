@@ -125,23 +125,21 @@ def test_remeasuring_gives_the_record_itself(finished: Path) -> None:
 
 
 def test_effect_on_the_command_line(dfgrid: Dfgrid, finished: Path, tmp_path: Path) -> None:  # noqa: F811
-    code, out, _ = dfgrid("protocol", "effect", finished.parent, "--out", "effect.csv")
-    assert code == 0
+    shutil.copytree(finished, tmp_path / "runs" / "one")
+    shutil.copytree(finished, tmp_path / "runs" / "two")
+    code, out, _ = dfgrid("protocol", "effect", "runs", "--each", "--out", "effect.csv")
+    assert (code, "2 runs" in out, out.count(cell().id)) == (0, True, 2)
     assert "video_key: full -> basename" in out
     assert "ORACLE" in out
     table = pd.read_csv(tmp_path / "effect.csv")
     assert set(table["test"]) == {"NeuralTextures", "mini-b"}
     assert table.loc[table["change"] == "recorded", "auc_points"].eq(0).all()
-    assert table.groupby("change").size().eq(4).all()
-    shutil.copytree(finished, tmp_path / "runs" / "one")
-    shutil.copytree(finished, tmp_path / "runs" / "two")
-    code, out, _ = dfgrid("protocol", "effect", "runs")
-    assert (code, "2 runs" in out, cell().id in out) == (0, True, False)
-    moved = table.set_index(["change", "test", "level"])["auc_points"]
+    assert table.groupby("change").size().eq(8).all(), "two runs, two test sets, two levels"
+    moved = table.drop_duplicates(["change", "test", "level"]).set_index(["change", "test", "level"])["auc_points"]
+    summary = out[out.index("2 runs") :].splitlines()
     for change in ("clip_average: of_videos -> of_frames", "selection: source_val -> last"):
-        line = next(text for text in out.splitlines() if change in text and "mini-b" in text and "│ video │" in text)
+        line = next(text for text in summary if change in text and "mini-b" in text and "│ video │" in text)
         assert line.count(f"{moved[change, 'mini-b', 'video']:+.2f}") == 3, "mean, least and most of two equal runs"
-    assert cell().id in dfgrid("protocol", "effect", "runs", "--each")[1]
     (tmp_path / "empty").mkdir()
     code, _, err = dfgrid("protocol", "effect", "empty")
     assert code == 2

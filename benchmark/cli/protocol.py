@@ -49,11 +49,11 @@ def protocol_show(name: Annotated[str, typer.Argument(help="strict or dfb-compat
     from benchmark.protocol import SWITCHES, preset_value, values_of
 
     _known(name)
-    table = Table("switch", "value", "what it does; what DeepfakeBench does", "survey row (source)", show_lines=True)
+    table = Table("switch", "value", "what it does; what DeepfakeBench does, and the survey's row (source)", show_lines=True)
     for key, switch in SWITCHES.items():
         others = [value for value in values_of(key) if value != preset_value(name, key)]
         value = _text(preset_value(name, key)) + f"\n[dim]or {', '.join(others) or 'another number'}[/]"
-        table.add_row(key, value, escape(f"{switch.does}\nDeepfakeBench: {switch.peer}"), escape(switch.row))
+        table.add_row(key, value, escape(f"{switch.does}\nDeepfakeBench: {switch.peer} {switch.row}"))
     console.print(table)
     rest = Table("not reproduced", "why", "survey row", title="What no preset reproduces", title_justify="left")
     for key, (row, why) in NOT_REPRODUCED.items():
@@ -88,7 +88,7 @@ def protocol_effect(
     """Recompute finished runs under each switch of the evaluation and selection: how far does it move AUC and EER?
 
     Only record.json and scores.parquet are read. Every line is the run's own protocol with one switch turned; the last one turns
-    all of them to the other preset.
+    all of them to the other preset. Of several runs the mean is shown, and how far the least and the most moved one goes.
     """
     import dataclasses
 
