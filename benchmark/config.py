@@ -9,11 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
-from benchmark.precision import Precision
+from benchmark.protocol import FramePick, Protocol, Strict
 from benchmark.reading import ConfigError
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
@@ -27,19 +27,6 @@ NO_SPLIT = "none"
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a grid may be called: its runs lie in a folder of that name."""
-
-FramePick = Annotated[
-    Literal["uniform", "first"],
-    Field(
-        description="of a video's faces, where `frames` limits them: evenly spread ones, or the first, as DeepfakeBench takes them"
-    ),
-]
-
-
-class Strict(BaseModel):
-    """An unknown key is an error; what is read cannot be changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Named(BaseModel):
@@ -85,7 +72,9 @@ class OptimizerSpec(Named):
 
 
 class TrainData(Strict):
-    """Where training and validation faces come from."""
+    """Where training and validation faces come from. `frames` and `frame_pick` are the protocol's unless they are said here."""
+
+    FIRST: ClassVar[frozenset[str]] = frozenset({"store", "methods", "frames", "train_split", "val_split"})
 
     store: str = Field(description="path of a store; relative to the data folder (--data)")
     methods: tuple[str, ...] = Field(
@@ -98,9 +87,10 @@ class TrainData(Strict):
 
 
 class TestSet(Strict):
-    """A set of faces that is scored at every evaluation point."""
+    """A set of faces that the weights of every evaluation point are judged by; `frames` and `frame_pick` as in `TrainData`."""
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
+    FIRST: ClassVar[frozenset[str]] = frozenset({"name", "store", "methods", "split", "role", "frames"})
     name: str
     store: str
     methods: tuple[str, ...] | None = Field(
@@ -112,39 +102,7 @@ class TestSet(Strict):
     frame_pick: FramePick = "uniform"
 
 
-class Protocol(Strict):
-    """Everything about training and evaluation that is neither the detector, nor the optimizer, nor the data."""
-
-    name: Literal["strict"] = "strict"
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2, description="faces in one step, over all domains; each domain has as many real as fake ones")
-    micro_batch: int | None = Field(
-        None, ge=1, description="at most so many faces in one forward pass; None: the whole step at once"
-    )
-    evaluations_per_epoch: int = Field(1, ge=1)
-    schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    weights_dtype: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32",
-        description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away",
-    )
-    augment: Literal["none", "flip", "light"] = "none"
-    clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
-    diagnostics_every: int | Literal["auto"] = Field(
-        "auto", description="steps from one look at gradients and sharpness to the next; 0: none. Changes no number that is trained"
-    )
-
-    @field_validator("diagnostics_every", mode="before")
-    @classmethod
-    def _every(cls, value: Any) -> Any:
-        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise ValueError("must be auto, a number of steps, or 0 for none")
-        return value
-
-    @model_validator(mode="after")
-    def _precision(self) -> Protocol:
-        Precision(self.precision, self.weights_dtype)
-        return self
+Part = TypeVar("Part", bound=Strict)
 
 
 class Cell(Strict):
@@ -170,10 +128,10 @@ class Cell(Strict):
         settings = self.model_dump(
             mode="json", exclude={"plugins": True, "grid": True, "part": True, "protocol": {"diagnostics_every"}}
         )
-        # Younger than the first cells, which picked evenly and keep their ids.
-        for part in (settings["train"], *settings["tests"]):
-            if part["frame_pick"] == "uniform":
-                del part["frame_pick"]
+        parts = [(self.train, settings["train"]), (self.protocol, settings["protocol"])]
+        for part, said in [*parts, *zip(self.tests, settings["tests"], strict=True)]:
+            for name in part.younger_defaults():
+                said.pop(name, None)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"
@@ -224,14 +182,14 @@ class Grid(Strict):
         if self.train.val_split == self.train.train_split != NO_SPLIT:
             raise ValueError(f"train.val_split: '{self.train.val_split}' is the training split; validation needs faces of its own")
         given: list[tuple[str, TrainData | TestSet]] = [("train", self.train), *((f"tests: '{t.name}'", t) for t in self.tests)]
-        for where, part in given:
+        for where, part in ((where, under(self.protocol, part)) for where, part in given):
             if part.frame_pick != "uniform" and part.frames is None:
                 raise ValueError(
                     f"{where}: frame_pick '{part.frame_pick}' needs frames, such as 32; without it every face is taken"
                 )
         for test in self.tests:
             self._check_test(test)
-        if self.protocol.batch_size % (2 * domains):
+        if self.protocol.class_balance == "domains" and self.protocol.batch_size % (2 * domains):
             below = self.protocol.batch_size // (2 * domains) * 2 * domains
             raise ValueError(
                 f"protocol.batch_size: {self.protocol.batch_size} faces cannot be split into {domains} domains of as many real as "
@@ -279,8 +237,8 @@ class Grid(Strict):
                             optimizer=full_optimizer,
                             base=base,
                             seed=seed,
-                            train=self.train,
-                            tests=self.tests,
+                            train=under(self.protocol, self.train),
+                            tests=tuple(under(self.protocol, test) for test in self.tests),
                             protocol=self.protocol,
                             plugins=self.plugins,
                         )
@@ -306,6 +264,12 @@ class Grid(Strict):
             prefix = f"optimizer '{spec.title}': "
             raise ConfigError(prefix + str(error).removeprefix(prefix)) from error
         return full.model_copy(update={"base": None}), Named(name=name, **settings)
+
+
+def under(protocol: Protocol, part: Part) -> Part:
+    """A data set with the protocol's `frames` and `frame_pick` where it says none of its own."""
+    said = part.model_fields_set
+    return part.model_copy(update={name: getattr(protocol, name) for name in ("frames", "frame_pick") if name not in said})
 
 
 def default_base(optimizer: str) -> str:

@@ -105,6 +105,11 @@ class FaceFrames:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def video_numbers(self) -> NDArray[np.int64]:
+        """(N,): a number for the video of each row."""
+        names = self.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
+        return pd.factorize(names)[0].astype(np.int64)
+
     def pixels(self, positions: NDArray[np.int64]) -> Tensor:
         """(N, 3, S, S) float32 in [0, 1] of the rows at `positions`."""
         faces = torch.from_numpy(self.images[self.rows["index"].to_numpy()[positions]])
@@ -177,6 +182,18 @@ FRAME_PICKS: dict[str, Callable[[pd.Series[int], pd.Series[int], int], pd.Series
 """Name -> (a face's place in its video, the video's faces, how many are wanted) -> whether it is picked."""
 
 
+def without_face(ledger: pd.DataFrame, methods: Sequence[str], split: str) -> pd.DataFrame:
+    """The videos of a split, real ones and those of `methods`, of which no sampled frame has a face.
+
+    Returns:
+        Columns dataset, method, video, label; a row a video, in the ledger's order.
+    """
+    video = ["dataset", "method", "video"]
+    rows = ledger[(ledger["split"] == split) & ledger["method"].isin([*methods, REAL])]
+    found = (rows["status"] == "face").groupby([rows[column] for column in video], observed=True).transform("any")
+    return rows.loc[~found, [*video, "label"]].drop_duplicates(video).reset_index(drop=True)
+
+
 def splits_in_words(splits: Iterable[str]) -> str:
     """`test, train`; the split that stands for no split is explained."""
     there = set(splits)
@@ -241,8 +258,7 @@ class BalancedBatches:
             )
         self.steps = -(-max(len(f) for f in self.fakes) // self.share)
         self.frames, self.seed, self.annotate = frames, seed, annotate
-        names = frames.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
-        self.videos = pd.factorize(names)[0].astype(np.int64)
+        self.videos = frames.video_numbers()
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """(steps, K, 2, share): positions of the faces; axis 2 is real, fake."""

@@ -11,6 +11,7 @@ import torch
 
 from benchmark import metrics
 from benchmark.data import FaceFrames
+from benchmark.protocol import Protocol
 from detectors.base import Detector
 from results.record import Level, Measure, Role, Split
 
@@ -22,12 +23,24 @@ class Diverged(RuntimeError):
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
-    """Faces that are scored together: the validation split, or one test set."""
+class ScoredSet:
+    """What is judged together: the validation split, or one test set.
+
+    Attributes:
+        name, split, role: as in `Measure`.
+        missing: columns dataset, method, video, label: its videos without any face.
+    """
 
     name: str
     split: Split
     role: Role
+    missing: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class EvaluationSet(ScoredSet):
+    """A set with its faces."""
+
     frames: FaceFrames
 
 
@@ -59,13 +72,17 @@ def score(
     return frames.rows.assign(score=values)[SCORE_COLUMNS]
 
 
-def measures(scores: pd.DataFrame, of: EvaluationSet, epoch: float, step: int) -> list[Measure]:
-    """Every metric per frame and per video."""
+def measures(scores: pd.DataFrame, of: ScoredSet, epoch: float, step: int, protocol: Protocol) -> list[Measure]:
+    """Every metric per frame and per video, as the protocol defines a video and the equal error rate.
+
+    Raises:
+        ConfigError: a video whose faces disagree about the label, where the protocol refuses that.
+    """
     found = []
-    levels: tuple[tuple[Level, pd.DataFrame], ...] = (("frame", scores), ("video", metrics.per_video(scores)))
+    levels: tuple[tuple[Level, pd.DataFrame], ...] = (("frame", scores), ("video", video_level(scores, of.missing, protocol)))
     for level, rows in levels:
         labels = rows["label"].to_numpy(np.int64)
-        values, undefined = metrics.measure(labels, rows["score"].to_numpy(np.float64))
+        values, undefined = metrics.measure(labels, rows["score"].to_numpy(np.float64), protocol.eer)
         found.append(
             Measure(
                 epoch=epoch,
@@ -81,3 +98,12 @@ def measures(scores: pd.DataFrame, of: EvaluationSet, epoch: float, step: int) -
             )
         )
     return found
+
+
+def video_level(scores: pd.DataFrame, missing: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
+    """Label and score of each video, or of each example where the protocol takes these for videos (`clip_average: of_frames`)."""
+    added = missing if protocol.missing_face == "half" else None
+    if protocol.clip_average == "of_videos":
+        return metrics.per_video(scores, protocol.video_key, protocol.mixed_label, added)
+    columns = ["label", "score"]
+    return scores[columns] if added is None else pd.concat([scores[columns], added.assign(score=0.5)[columns]], ignore_index=True)

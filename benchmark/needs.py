@@ -41,6 +41,10 @@ def check_needs(name: str, detector: Detector, protocol: Protocol, methods: int)
         raise ConfigError(
             f"protocol.micro_batch is 1, but detector '{name}' learns from pairs of a real and a fake face; take at least 2"
         )
+    if "pairs" in detector.needs and protocol.class_balance == "none":
+        raise ConfigError(
+            f"protocol.class_balance is none, but detector '{name}' learns from pairs of a real and a fake face; take domains"
+        )
     if "methods" in detector.needs and detector.methods < methods:
         raise ConfigError(
             f"detector '{name}' tells {detector.methods} forgery methods apart, but train.methods names {methods}; "

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,21 @@ from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
 from optimizers.scaling import factor
 from optimizers.vector import Vector, copies
+
+
+@dataclass(frozen=True)
+class LaterPasses:
+    """What a step's passes after its first do otherwise than they should, for the sake of comparison with popular code.
+
+    Attributes:
+        batchnorm: "update": they move the running statistics (and any other buffer) as a first pass does.
+        masks: "fresh": they draw new random masks, and torch's generators go on.
+        home: "subtract": shifted weights come back by subtracting the shift, which leaves rounding errors in them.
+    """
+
+    batchnorm: Literal["freeze", "update"] = "freeze"
+    masks: Literal["replay", "fresh"] = "replay"
+    home: Literal["copy", "subtract"] = "copy"
 
 
 class BatchObjective:
@@ -55,6 +72,7 @@ class BatchObjective:
             weights may be bfloat16 too.
         scaler: for fp16, the one that the `Optimizer` has.
         ranks: the processes that share the step.
+        later: departures from the first two rules above; none by default.
 
     Attributes:
         diagnostics: what the passes noticed, by name, as `Rule.diagnostics`: "realised_cosine", the least of the step's shifts
@@ -74,6 +92,7 @@ class BatchObjective:
         weights_dtype: str = "fp32",
         scaler: torch.amp.GradScaler | None = None,
         ranks: Ranks | None = None,
+        later: LaterPasses | None = None,
     ) -> None:
         if not (batches or ranks) or not all(len(batch) for batch in batches):
             raise ValueError("an objective needs at least one micro-batch, and none that is empty")
@@ -82,7 +101,7 @@ class BatchObjective:
             raise ConfigError(
                 f"{type(detector).__name__} would not average these gradients; give the detector itself, on one device"
             )
-        self.detector, self.batches = detector, list(batches)
+        self.detector, self.batches, self.later = detector, list(batches), later or LaterPasses()
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         self.precision.check(self.parameters, scaler)
         if not self.parameters:
@@ -175,17 +194,18 @@ class BatchObjective:
             if at is not None:
                 if self.precision.rounds:
                     at = Vector(at.parts)  # compared with what is left of it: its memory is not to lend
-                    home = stack.enter_context(_moved(self.parameters, at))
+                    home = stack.enter_context(_moved(self.parameters, at, self.later.home))
                     self._note(self.precision.realised(at, home, list(at.parts)))
                 else:
-                    stack.enter_context(_moved(self.parameters, at))
-            if not first:
+                    stack.enter_context(_moved(self.parameters, at, self.later.home))
+            if not first and self.later.batchnorm == "freeze":
                 stack.enter_context(_frozen(self.detector))
+            if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
             for number, batch in enumerate(self.batches):
                 if first:
                     masks.append(_generators(self.device))
-                else:
+                elif self.later.masks == "replay":
                     _set_generators(self.device, self._masks[number])
                 loss = self._forward(batch, shifted=at is not None)
                 if len(batch) != self.examples:
@@ -234,11 +254,11 @@ def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create
 
 
 @contextmanager
-def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[list[Tensor]]:
+def _moved(parameters: Sequence[Tensor], at: Vector, way_home: str = "copy") -> Iterator[list[Tensor]]:
     """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors.
 
     The sum is written to other memory, which the parameters hold for the time being, so theta's own is never touched. A vector
-    that was spent lends its memory.
+    that was spent lends its memory. `way_home` "subtract" asks for those rounding errors, as popular code has them.
 
     Yields theta's tensors, in the order of `at`.
     """
@@ -246,7 +266,7 @@ def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[list[Tensor]]:
         raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
     moving, home = list(at.parts), [p.data for p in at.parts]
     alike = all(e.dtype == w.dtype and e.stride() == w.stride() for e, w in zip(at.parts.values(), home, strict=True))
-    if at.owned and alike:
+    if at.owned and alike and way_home == "copy":
         shift, away = home, list(at.spent().parts.values())
     else:
         shift, away = list(at.parts.values()), copies(home)
@@ -257,6 +277,8 @@ def _moved(parameters: Sequence[Tensor], at: Vector) -> Iterator[list[Tensor]]:
             p.data = moved
         yield home
     finally:
+        if way_home == "subtract" and moving:
+            torch._foreach_copy_(home, torch._foreach_sub(away, shift))
         for p, weights in zip(moving, home, strict=True):
             p.data = weights
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -23,16 +22,17 @@ from torch.utils.tensorboard import SummaryWriter
 
 from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, split_warnings
+from benchmark.data import CachedImages, FaceFrames, choose, split_warnings, without_face
 from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
 from benchmark.needs import annotator, check_needs
-from benchmark.objective import BatchObjective
+from benchmark.objective import BatchObjective, LaterPasses
 from benchmark.precision import FAITHFUL
 from benchmark.ranks import Ranks
 from benchmark.seeding import random_state, restore_random_state, seed_everything, seed_rank
-from benchmark.train import Plan, Stopped, train
+from benchmark.testing import Report, Scores, measures_of_tests, open_test_stores, score_tests, test_sets, write_parquet
+from benchmark.train import Plan, Stopped, batches_for, train
 from detectors import DETECTORS
 from detectors.base import Detector
 from optimizers import OPTIMIZERS
@@ -47,9 +47,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 LEAST_SCALE = 2.0**-16
 """No gradient that is worth anything overflows float16 after this; torch's scaler would go on halving, and no step be taken."""
-
-Report = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 class Busy(ConfigError):
@@ -69,14 +66,25 @@ def select(
     Raises:
         ConfigError: a store lacks a method or split that the cell asks for.
     """
-    t = cell.train
-    manifest = stores[t.store].manifest
-    training = choose(manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
-    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)}
+    training, val = select_source(cell, stores[cell.train.store])
+    evaluated = {"val": val}
     for test in cell.tests:
         manifest = stores[test.store].manifest
         evaluated[test.name] = choose(manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
     return training, evaluated
+
+
+def select_source(
+    cell: Cell, store: FaceStore
+) -> tuple[tuple[pd.DataFrame, tuple[str, ...]], tuple[pd.DataFrame, tuple[str, ...]]]:
+    """The rows to train on and those of the validation set, with their methods; no test store is asked.
+
+    Raises:
+        ConfigError: the training store lacks a method or split that the cell asks for.
+    """
+    t = cell.train
+    training = choose(store.manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
+    return training, choose(store.manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)
 
 
 def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
@@ -192,8 +200,12 @@ class _Run:
         self.report, self.should_stop = report, should_stop
         self.begun = datetime.now(timezone.utc)
         self.started, self.seconds_before = time.monotonic(), 0.0
-        self.stores = open_stores(cell, data)
+        self.data, self.kept = data, Scores(folder)
+        # The test stores are opened by `_test`, after training.
+        self.stores = {cell.train.store: FaceStore(data / cell.train.store)}
         self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
+        self.tested: dict[str, str] = {}
+        self.tests: list[EvaluationSet] = []
         self.measures: list[Measure] = []
         self.curve: list[tuple[int, float]] = []
         self.pending: list[Tensor] = []
@@ -203,9 +215,10 @@ class _Run:
         """The finished record: read if it is there, else made."""
         path = self.folder / "record.json"
         if path.exists():
-            done = finished_record(self.cell, self.folder, self.fingerprints)
+            stores = open_stores(self.cell, self.data)
+            done = finished_record(self.cell, self.folder, {name: store.fingerprint for name, store in stores.items()})
             if self.writes:
-                self._remove_parts()
+                self.kept.remove()
             return done
         if self.writes:
             (self.folder / "failure.json").unlink(missing_ok=True)
@@ -220,15 +233,16 @@ class _Run:
             self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
             train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
+            return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
         finally:
             if self.writes:
                 self.writer.close()
-        return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
 
     def _write_record(self) -> Record:
+        self._test()
         record = self._finish()
         record.save(self.folder / "record.json")
-        self._remove_parts()
+        self.kept.remove()
         return record
 
     def _build(self) -> None:
@@ -244,19 +258,23 @@ class _Run:
         self.optimizer = Optimizer(rule, base, self.detector, clip=p.clip, scaler=scaler)
         if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-        (rows, methods), evaluated = select(cell, self.stores)
-        images = {name: self._images(name) for name in self.stores}
-        training = FaceFrames(rows, methods, images[cell.train.store])
+        store = self.stores[cell.train.store]
+        training, (rows, methods) = select_source(cell, store)
         check_needs(cell.detector.name, self.detector, p, len(methods))
-        annotate = annotator(cell.detector.name, self.detector, self.stores[cell.train.store], training)
+        images = CachedImages(store, self.detector.size, partial(self.report, f"decode {cell.train.store}")).images
+        faces = FaceFrames(*training, images)
+        annotate = annotator(cell.detector.name, self.detector, store, faces)
         self.plan = Plan(
-            p.epochs,
-            BalancedBatches(training, p.batch_size, cell.seed, annotate),
+            p.all_epochs,
+            batches_for(p, faces, cell.seed, annotate),
             p.evaluations_per_epoch,
             cell.seed,
             p.augment,
             p.precision,
             p.micro_batch,
+            LaterPasses(p.bn_second_pass, p.masks, p.weights_home),
+            p.evaluation_points,
+            p.schedule_stepping,
             p.weights_dtype,
             self.ranks,
         )
@@ -269,37 +287,36 @@ class _Run:
             raise ConfigError(
                 f"protocol.evaluations_per_epoch is {p.evaluations_per_epoch}, but an epoch has {self.plan.batches.steps} steps"
             )
-        self.schedule: LRScheduler | None = CosineAnnealingLR(base, self.plan.steps) if p.schedule == "cosine" else None
+        length = p.all_epochs if p.schedule_stepping == "epoch" else self.plan.steps
+        self.schedule: LRScheduler | None = CosineAnnealingLR(base, length) if p.schedule == "cosine" else None
         # Each process has the step's whole batch; the first looks at it, for all.
         every, told_at = (p.diagnostics_every, self.evaluation_steps) if self.writes else (0, set())
         looks = schedule(every, self.plan.steps, rule, len(methods))
         ask = partial(BatchObjective, self.detector, precision=p.precision, weights_dtype=p.weights_dtype, scaler=scaler)
         probe = Probe(self.detector, cell.optimizer.name, rule, ask, p.micro_batch)
         self.diary = Diary(probe, looks, told_at, methods)
-        val = FaceFrames(*evaluated["val"], images[cell.train.store])
-        tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)
-        self.sets = [EvaluationSet("val", "val", "source-val", val), *tests]
-
-    def _images(self, name: str) -> Any:
-        return CachedImages(
-            self.stores[name], self.detector.size, lambda done, total: self.report(f"decode {name}", done, total)
-        ).images
+        missing = without_face(store.ledger, methods, cell.train.val_split)
+        self.val = EvaluationSet("val", "val", "source-val", missing, FaceFrames(rows, methods, images))
 
     def _resume(self) -> int:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             seed_rank(self.cell.seed, self.ranks.rank if self.ranks else 0)
+            if self.writes:
+                self.kept.remove()  # of a run that has left no checkpoint; they may be another code's
             return 0
         state = checkpoint.load(path)
         check_same(path, state["stores"], self.fingerprints, "content of store")
+        self.tested = state["stores"]
         check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
         check_same(path, state["circumstances"], self._circumstances(), "")
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        restore_random_state(state["random"][self.ranks.rank if self.ranks else 0])
+        self.random = state["random"]
+        restore_random_state(self.random[self.ranks.rank if self.ranks else 0])
         self.notes = state["notes"]
         self.measures = [Measure.model_validate(m) for m in state["measures"]]
         self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
@@ -317,10 +334,12 @@ class _Run:
         return {**here, **versions}
 
     def _save(self, step: int) -> None:
-        random = [random_state()] if self.ranks is None else self.ranks.gather(random_state())
+        self.random = [random_state()] if self.ranks is None else self.ranks.gather(random_state())
         self.saved_at = time.monotonic()
-        if not self.writes:
-            return
+        if self.writes:
+            self._write_checkpoint(step)
+
+    def _write_checkpoint(self, step: int) -> None:
         checkpoint.save(
             self.folder / "checkpoint.pt",
             {
@@ -333,7 +352,7 @@ class _Run:
                 "detector": self.detector.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict() if self.schedule else {},
-                "random": random,
+                "random": self.random,
                 "notes": self.notes,
                 "measures": [m.model_dump(mode="json") for m in self.measures],
                 "curve": self.curve,
@@ -360,7 +379,7 @@ class _Run:
         # An evaluation saves too, and only when it is whole: no checkpoint says that a step is done whose evaluation is not.
         if step in self.evaluation_steps:
             self._evaluate(step)
-        elif stop or due:
+        elif stop or due or step == self.plan.steps:
             self._save(step)
         if stop:
             raise Stopped(f"stopped after step {step} of {self.plan.steps}; run the same command to go on")
@@ -400,33 +419,43 @@ class _Run:
     def _score(self, step: int, loss: float) -> None:
         """Evaluate on every set, and write scores and curves."""
         self.writer.add_scalar("loss", loss, step)
+        scores = score(self.detector, self.val.frames, progress=partial(self.report, "evaluate val"))
         epoch = step / self.plan.batches.steps
-        scored = []
-        for s in self.sets:
-            scores = score(self.detector, s.frames, progress=partial(self.report, f"evaluate {s.name}"))
-            found = measures(scores, s, epoch, step)
-            self.measures += found
-            for m in found:
-                if m.auc is not None:
-                    self.writer.add_scalar(f"auc/{m.level}/{s.name}", m.auc, step)
-            scored.append(scores.assign(epoch=epoch, step=step, split=s.split, test=s.name, role=s.role))
-        parts = self.folder / "scores"
-        parts.mkdir(exist_ok=True)
-        _write_parquet(pd.concat(scored, ignore_index=True), parts / f"{step:08d}.parquet")
+        self._add(measures(scores, self.val, epoch, step, self.cell.protocol))
+        self.kept.keep(step, scores.assign(epoch=epoch, step=step, split="val", test="val", role="source-val"), self.detector)
         self.writer.flush()
+
+    def _add(self, found: list[Measure]) -> None:
+        self.measures += found
+        for m in found:
+            if m.auc is not None:
+                self.writer.add_scalar(f"auc/{m.level}/{m.test}", m.auc, m.step)
+
+    def _test(self) -> None:
+        """Score the test sets with the weights of every evaluation point; only here is a test store opened."""
+        self.stores = open_test_stores(self.cell, self.data, self.stores)
+        self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
+        check_same(self.folder / "checkpoint.pt", self.tested, self.fingerprints, "content of store")
+        self.tests = test_sets(self.cell, self.stores, self.detector.size, self.report)
+        if self.tested != self.fingerprints:
+            self._write_checkpoint(self.plan.steps)  # from here on the run holds scores of these test stores
+        points = sorted({(m.step, m.epoch) for m in self.measures})
+        score_tests(self.detector, self.tests, points, self.kept, self.report, self.should_stop)
 
     def _finish(self) -> Record:
         """Join the scores of all evaluation points and say what was done, with what, where."""
-        parts = self.folder / "scores"
         steps = sorted({m.step for m in self.measures})
         assert steps == sorted(self.evaluation_steps), "a run must have every evaluation that its plan asks for"
-        _write_parquet(
-            pd.concat([pd.read_parquet(parts / f"{s:08d}.parquet") for s in steps], ignore_index=True),
-            self.folder / "scores.parquet",
-        )
         seen = self.diary.summary()
         if seen is not None:
-            _write_parquet(table(self.diary.rows), self.folder / FILE)
+            write_parquet(table(self.diary.rows), self.folder / FILE)
+        scores = self.kept.joined(steps)
+        write_parquet(scores, self.folder / "scores.parquet")
+        validated, self.measures = self.measures, []
+        tested = measures_of_tests(scores, self.tests, self.cell)
+        for step in steps:
+            self.measures += [m for m in validated if m.step == step]
+            self._add(tested[step])
         cell = self.cell
         head, dirty = provenance.commit()
         seconds = self._seconds()
@@ -444,7 +473,11 @@ class _Run:
             ),
             seed=cell.seed,
             protocol=cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"}),
-            data={"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
+            data={
+                "train": cell.train.model_dump(mode="json"),
+                "tests": [t.model_dump(mode="json") for t in cell.tests],
+                "missing": {s.name: s.missing.to_numpy().tolist() for s in (self.val, *self.tests)},
+            },
             parameters=sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
             steps=self.plan.steps,
             measures=tuple(self.measures),
@@ -472,13 +505,3 @@ class _Run:
                 seconds=seconds,
             ),
         )
-
-    def _remove_parts(self) -> None:
-        # Only once the record is there: a run that is killed before that joins them again.
-        shutil.rmtree(self.folder / "scores", ignore_errors=True)
-
-
-def _write_parquet(table: pd.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".part")
-    table.to_parquet(part, index=False)
-    part.replace(path)

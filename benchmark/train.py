@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from benchmark.augment import augment
-from benchmark.data import BalancedBatches
-from benchmark.objective import BatchObjective
+from benchmark.data import Annotate, BalancedBatches, FaceFrames
+from benchmark.objective import BatchObjective, LaterPasses
+from benchmark.plain_batches import PlainBatches
+from benchmark.protocol import Protocol as Switches
 from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
@@ -25,17 +27,43 @@ class Stopped(RuntimeError):
     """The run was asked to stop; its checkpoint is on disk."""
 
 
+class Batches(Protocol):
+    """The order of training: `epoch` gives the steps of an epoch, and `batch` the faces of one of them."""
+
+    steps: int
+
+    def epoch(self, epoch: int) -> Any:
+        """A sequence of `steps` entries; depends on (seed, epoch) alone."""
+
+    def batch(self, step: Any) -> Batch:
+        """The faces of one entry of `epoch`."""
+
+
+def batches_for(protocol: Switches, frames: FaceFrames, seed: int, annotate: Annotate | None = None) -> Batches:
+    """The order of training that the protocol asks for.
+
+    Raises:
+        ConfigError: a step asks for more faces than there are.
+    """
+    if protocol.class_balance == "domains":
+        return BalancedBatches(frames, protocol.batch_size, seed, annotate)
+    return PlainBatches(frames, protocol.batch_size, seed, protocol.duplicates == "keep", annotate)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long to train, and what happens on the way."""
 
     epochs: int
-    batches: BalancedBatches
+    batches: Batches
     evaluations_per_epoch: int
     seed: int
     augment: str
     precision: Literal["fp32", "bf16", "fp16"]
     micro_batch: int | None
+    later: LaterPasses | None = None
+    points: Literal["even", "dfb"] = "even"
+    stepping: Literal["step", "epoch", "never"] = "step"
     weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     ranks: Ranks | None = None
 
@@ -45,8 +73,15 @@ class Plan:
         return self.epochs * self.batches.steps
 
     def evaluation_steps(self) -> set[int]:
-        """After how many steps the detector is evaluated: evenly spread, the last at the end of each epoch."""
+        """After how many steps the detector is evaluated.
+
+        "even": evenly spread, the last at the end of each epoch. "dfb": where the number of steps is a multiple of an epoch's, from
+        the second epoch on of half of that, rounded down; where an epoch's steps are odd, the points do not keep to its end.
+        """
         per, n = self.batches.steps, self.evaluations_per_epoch
+        if self.points == "dfb":
+            every = [max(per // (2 if epoch else 1), 1) for epoch in range(self.epochs)]
+            return {step for step in range(1, self.steps + 1) if step % every[(step - 1) // per] == 0}
         return {epoch * per + round(per * i / n) for epoch in range(self.epochs) for i in range(1, n + 1)} - {0}
 
 
@@ -120,8 +155,9 @@ def train(
         before(step + 1, batch)
         pairs = "pairs" in detector.needs
         parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
-        objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler, plan.ranks)
+        scaler = optimizer.scaler
+        objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
         loss = optimizer.step(objective)
-        if schedule is not None:
+        if schedule is not None and (plan.stepping == "step" or (plan.stepping == "epoch" and within + 1 == plan.batches.steps)):
             schedule.step()
         after(step + 1, loss)

@@ -217,7 +217,8 @@ class Record(Strict):
         grid, cell: name of the grid, id of the cell.
         detector, optimizer, seed: what was trained.
         protocol: settings of training and evaluation that are neither the detector's, the optimizer's nor the data's.
-        data: under "train" the training store, its methods and its splits; under "tests" the same of each test set.
+        data: under "train" the training store, its methods and its splits; under "tests" the same of each test set; under
+            "missing" by set ("val" or a test's name) its videos without any face, each as [dataset, method, video, label].
         parameters: trainable parameters of the detector.
         steps: optimizer steps taken.
         measures: every evaluation, in order of time.

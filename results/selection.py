@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from results.record import METRICS, Level, Measure, Metric, RecordError, Role
+from results.record import METRICS, Level, Measure, Metric, Record, RecordError, Role
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,19 @@ def source_val(measures: Sequence[Measure], level: Level = "video") -> list[Chos
         RecordError: no evaluation has such an AUC, or the best one has no test measures.
     """
     tests = _tests(measures)
+    best = source_val_step(measures, level)
+    chosen = [_mean([m]) for m in tests if m.step == best]
+    if not chosen:
+        raise RecordError(f"no test set was evaluated at step {best}, which the source-validation AUC selects")
+    return chosen
+
+
+def source_val_step(measures: Sequence[Measure], level: Level = "video") -> int:
+    """The step that `source_val` chooses; it needs no measure of a test set.
+
+    Raises:
+        RecordError: no evaluation has such an AUC.
+    """
     validation = [m for m in measures if m.role == "source-val" and m.level == level]
     if not validation:
         raise RecordError(f"no source-validation measures at {level} level to select by")
@@ -63,11 +76,7 @@ def source_val(measures: Sequence[Measure], level: Level = "video") -> list[Chos
     if not steps:
         raise RecordError(f"the source-validation AUC to select by is not defined: {reasons[0]}")
     # `max` keeps the first of equals, and the steps rise: ties go to the earliest.
-    best = max(steps, key=lambda step: fmean(m.auc for m in validation if m.step == step and m.auc is not None))
-    chosen = [_mean([m]) for m in tests if m.step == best]
-    if not chosen:
-        raise RecordError(f"no test set was evaluated at step {best}, which the source-validation AUC selects")
-    return chosen
+    return max(steps, key=lambda step: fmean(m.auc for m in validation if m.step == step and m.auc is not None))
 
 
 def best_per_test(measures: Sequence[Measure]) -> list[Chosen]:
@@ -180,6 +189,18 @@ def select(measures: Iterable[Measure], selection: Selection) -> list[Chosen]:
         RecordError: the measures do not allow it; the sentence says why.
     """
     return selection.rule(list(measures))
+
+
+def protocol_selection(records: Iterable[Record]) -> str:
+    """The rule that the records' protocols ask for; `source_val` where they say nothing.
+
+    Raises:
+        RecordError: they ask for different ones.
+    """
+    asked = sorted({str(r.protocol.get("selection", "source_val")) for r in records} or {"source_val"})
+    if len(asked) > 1:
+        raise RecordError(f"the cells' protocols ask for different selections ({', '.join(asked)}); say one with --selection")
+    return asked[0]
 
 
 def selection_named(name: str) -> Selection:

@@ -62,21 +62,23 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
 
 def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]:
     """Optimizer steps of each cell by its id, and every warning about its data; a missing store or split is told here."""
-    from benchmark.data import BalancedBatches, FaceFrames
+    from benchmark.data import FaceFrames
     from benchmark.run import cell_warnings, open_stores, select
+    from benchmark.train import batches_for
 
     empty: Any = None  # the pixels do not matter for counting steps
     known: dict[str, int] = {}
     steps: dict[str, int] = {}
     warnings: dict[str, None] = {}
     for cell in cells:
-        same = f"{cell.train} {cell.tests} {cell.protocol.batch_size}"
+        p = cell.protocol
+        same = f"{cell.train} {cell.tests} {p.batch_size} {p.class_balance} {p.duplicates}"
         if same not in known:
             stores = open_stores(cell, data)
             (rows, methods), _ = select(cell, stores)
-            known[same] = BalancedBatches(FaceFrames(rows, methods, empty), cell.protocol.batch_size, 0).steps
+            known[same] = batches_for(p, FaceFrames(rows, methods, empty), 0).steps
             warnings |= dict.fromkeys(cell_warnings(cell, stores))
-        steps[cell.id] = known[same] * cell.protocol.epochs
+        steps[cell.id] = known[same] * p.all_epochs
     return steps, list(warnings)
 
 
@@ -255,8 +257,8 @@ def train(
         int | None, typer.Option(min=1, help="At most so many faces of each video, in training and testing; default: all.")
     ] = None,
     frame_pick: Annotated[
-        str, typer.Option(help="Which faces --frames takes: uniform (evenly spread), or first, as DeepfakeBench does.")
-    ] = "uniform",
+        str | None, typer.Option(help="Which faces --frames takes: uniform (evenly spread), or first, as DeepfakeBench does.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     runs: Runs = Path("runs"),
     device: Device = "cpu",
@@ -277,13 +279,14 @@ def train(
         group, _, name = key.partition(".")
         if group not in groups or not name:
             raise ConfigError(f"--set {text}: the key must start with detector., optimizer., protocol. or base.")
-        if name in ("name", "base", "bases", "label"):
+        if group != "protocol" and name in ("name", "base", "bases", "label"):
             raise ConfigError(f"--set {text}: say this with --detector, --optimizer or --base")
         groups[group][name] = value
     if lr is not None:
         groups["base"]["lr"] = lr
     home = str(store.resolve())
-    picked = {"frames": frames, "frame_pick": frame_pick}
+    # What is not said is the protocol's.
+    picked = {key: value for key, value in (("frames", frames), ("frame_pick", frame_pick)) if value is not None}
     at_home = {"store": home, "split": tested_split(store), **picked}
     tests: list[dict[str, Any]] = [{"name": "in-domain", "methods": method, "role": "in-domain", **at_home}]
     tests += [{"name": m, "methods": [m], "role": "held-out", **at_home} for m in held_out or []]
@@ -327,8 +330,9 @@ def show_measures(folder: Path) -> None:
     table = Table(
         "set", "role", "level", "real", "fake", "AUC", "ACC", "AP", "EER", "log loss", title=str(folder), title_justify="left"
     )
+    last = max(m.step for m in record.measures)
     for m in record.measures:
-        if m.step == record.steps:
+        if m.step == last:
             values = ("-" if v is None else f"{v:.4f}" for v in (m.auc, m.acc, m.ap, m.eer, m.log_loss))
             table.add_row(m.test, m.role, m.level, str(m.n_real), str(m.n_fake), *values)
     console.print(table)

@@ -13,18 +13,31 @@ from benchmark.cli.experiments import Runs
 
 def show_table(
     folder: Path,
-    selection: str = "source_val",
+    selection: str | None = None,
     metrics: list[str] | None = None,
     tests: list[str] | None = None,
     digits: int = 2,
     beside: bool = False,
 ) -> None:
-    """Print a grid's table and write it to the grid's `tables/`."""
+    """Print a grid's table and write it to the grid's `tables/`; the selection is the protocol's unless it is said."""
     from results.index import GridIndex
+    from results.record import RecordError
     from results.render import TerminalTable
+    from results.selection import protocol_selection
+    from results.side_by_side import ALL, build_side_by_side, write_side_by_side
     from results.tables import build_table, write_tables
 
     index = GridIndex.read(folder)
+    if selection == ALL:
+        if beside:
+            raise RecordError("--beside goes with one selection; leave out --selection all")
+        for part in index.grid.parts:
+            console.print(TerminalTable(build_side_by_side(index.part(part), metrics, tests, digits)))
+            console.print()
+        files = write_side_by_side(index, folder / "tables", metrics, tests, digits)
+        console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
+        return
+    selection = selection or protocol_selection(index.records.values())
     for part in index.grid.parts:
         console.print(TerminalTable(build_table(index.part(part), selection, metrics, tests, digits, beside)))
         console.print()
@@ -36,8 +49,12 @@ def table(
     grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")],
     runs: Runs = Path("runs"),
     selection: Annotated[
-        str, typer.Option(help="Which checkpoint is reported: last, source_val, or the oracles best_per_test and top3_per_test.")
-    ] = "source_val",
+        str | None,
+        typer.Option(
+            help="Which checkpoint is reported: last, source_val, the oracles best_per_test and top3_per_test, or all side by side."
+            " Default: what the protocol says."
+        ),
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="auc, 'frame auc', 'video eer', ...; may be given often. Default: by role.")
     ] = None,
