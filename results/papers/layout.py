@@ -70,7 +70,7 @@ class PaperTable:
         columns, rows: in the paper's order.
         groups: how many leading stubs name a group of rows; groups are ruled apart.
         best: within which cells the best is bold and, with `second`, the next underlined: a "column", a column's "group" of rows
-            (of the first stub), or "none" where the rows are no competitors.
+            (those that differ in their last stub alone), or "none" where the rows are no competitors.
         second: whether the second best is underlined.
         note: the reported table's column of remarks, or "".
     """
