@@ -24,6 +24,7 @@ from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, split_warnings
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
+from benchmark.mini import drawn_warnings
 from benchmark.seeding import random_state, restore_random_state, seed_everything
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
@@ -71,7 +72,11 @@ def select(
 def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
     """Sentences about what makes the cell's numbers say less than they seem to: its splits, and faces made in different ways."""
     made = {name: store.info["settings"] for name, store in stores.items()}
-    return [*split_warnings(cell.train, cell.tests), *face_warnings(cell.train, cell.tests, made)]
+    return [
+        *drawn_warnings(cell, stores),
+        *split_warnings(cell.train, cell.tests),
+        *face_warnings(cell.train, cell.tests, made),
+    ]
 
 
 def faces_of(store: FaceStore) -> dict[str, Any]:

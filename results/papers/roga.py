@@ -101,7 +101,7 @@ _TABLE4 = PaperTable(
             (f"trained on {train.replace(',', ', ')}", f"{test} {m}"),
             {"part": part, "test": test, "metric": m.lower()},
         )
-        for test, train, part in (("DF", "FS,F2F,NT", "without-DF"), ("UADFV", "FF++", "FF++"))
+        for test, train, part in (("DF", "FS,F2F,NT", "without-DF"), ("UADFV", "FF++", "all-four"))
         for m in ("AUC", "ACC")
     ),
     rows=tuple(
