@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 
 from benchmark.cli.console import console
-from benchmark.cli.reference import list_app
 
 Mode = Annotated[
     str, typer.Option("--mode", help="Of a paper's table: reported, measured, or beside (measured, and how far from reported).")
@@ -57,7 +56,6 @@ def show_paper_table(
         console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
 
 
-@list_app.command()
 def tables() -> None:
     """Tables of the papers that `dfgrid table` knows, and what fills each with numbers of your own."""
     from results.papers import PAPER_TABLES
