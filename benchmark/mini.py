@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import NO_SPLIT, Cell, Grid
+from benchmark.config import NO_SPLIT, Cell, Grid, TestSet, TrainData
 from benchmark.study import Study, load_grid
 from preprocessing.layouts import read_layout
 from preprocessing.pipeline import Settings, preprocess
@@ -95,7 +95,8 @@ def stand_ins(study: Study, trained: int = TRAINED, tested: int = TESTED, frames
     """What has to be there for a study of `mini_study`; the stores of an unscaled study are named by the same rule."""
     found: dict[str, StandIn] = {}
     for part in study.parts:
-        for data in (part.train, *part.tests):
+        used: list[TrainData | TestSet] = [part.train, *part.tests]
+        for data in used:
             name = Path(data.store).name
             style = "mini-a" if name.startswith("FaceForensics++") else "mini-b"
             split = getattr(data, "split", "")

@@ -85,7 +85,7 @@ class Counted:
 
     def domains(self) -> Sequence[Objective]:
         """The domains' objectives, which count into the same place."""
-        return [Counted(part, self._passes, self._faces) for part in self._inner.domains()]  # type: ignore[misc]
+        return [Counted(part, self._passes, self._faces) for part in self._inner.domains()]
 
 
 def passes_per_step(name: str, settings: dict[str, Any], base: str, domains: int) -> Passes:
@@ -113,5 +113,5 @@ def passes_per_step(name: str, settings: dict[str, Any], base: str, domains: int
         )
         passes = Passes()
         for _ in range(STEPS):
-            optimizer.step(Counted(BatchObjective(detector, [batch]), passes, count))  # type: ignore[arg-type]
+            optimizer.step(Counted(BatchObjective(detector, [batch]), passes, count))
     return Passes(passes.gradients / STEPS, passes.by_features / STEPS, passes.hessian / STEPS)

@@ -9,7 +9,14 @@ from benchmark.cli.console import console, progress, warn
 
 
 def run_mini(
-    grid: str, runs: Path, device: str, workers: int, only: list[str] | None, threads: int, plugins: list[str], data: Path | None = None
+    grid: str,
+    runs: Path,
+    device: str,
+    workers: int,
+    only: list[str] | None,
+    threads: int,
+    plugins: list[str],
+    data: Path | None = None,
 ) -> Any:
     """Draw what is missing, run every cell that is not done, print the table; returns the outcome of the run."""
     from benchmark.cli.experiments import run_grid

@@ -60,7 +60,9 @@ def grid_plan(
     for need in plan.needs:
         if not need.there:
             _how_to_get(need)
-    console.print(f"Then: dfgrid grid run {grid}" + ("" if data == Path("data") else f" --data {data}"), markup=False, soft_wrap=True)
+    console.print(
+        f"Then: dfgrid grid run {grid}" + ("" if data == Path("data") else f" --data {data}"), markup=False, soft_wrap=True
+    )
 
 
 def _cells(cells: list[CellPlan]) -> Table:
@@ -71,7 +73,14 @@ def _cells(cells: list[CellPlan]) -> Table:
     table = Table(title="Cells (estimates)", title_justify="left")
     for name in ("part", "detector", "optimizer"):
         table.add_column(name, overflow="fold")
-    for name in ("seeds", "passes\na step", "work, in\nplain steps", "steps\na cell", "faces trained\na cell", "faces scored\na cell"):
+    for name in (
+        "seeds",
+        "passes\na step",
+        "work, in\nplain steps",
+        "steps\na cell",
+        "faces trained\na cell",
+        "faces scored\na cell",
+    ):
         table.add_column(name, justify="right")
     table.add_column("hours\nall seeds", justify="right")
     for who, of in groups.items():
@@ -109,8 +118,8 @@ def _totals(plan: GridPlan, device: str, workers: int, threads: int) -> list[str
     parts.append(f"scores {UNKNOWN if None in scores else _bytes(sum(s or 0 for s in scores))}")
     parts += [f"decoded faces, kept once for all cells, {_bytes(plan.cache)}", f"stores that are missing {_bytes(plan.missing)}"]
     return [
-        f"{time} (estimate: a few timed passes of each detector on this machine, {here}; reading, augmentation and a detector's own "
-        "loss are not timed).",
+        f"{time} (estimate: a few timed passes of each detector on this machine, {here}; reading, augmentation and a "
+        "detector's own loss are not timed).",
         f"Disk (estimate): {', '.join(parts)}.",
     ]
 

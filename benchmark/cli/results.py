@@ -35,7 +35,8 @@ def show_table(
 
 def table(
     grid: Annotated[
-        str, typer.Argument(help="Name of a grid that was started, or of a paper's table, such as roga/4 (see: dfgrid list tables).")
+        str,
+        typer.Argument(help="Name of a grid that was started, or of a paper's table, such as roga/4 (see: dfgrid list tables)."),
     ],
     runs: Runs = Path("runs"),
     selection: Annotated[

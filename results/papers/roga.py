@@ -24,9 +24,7 @@ _TABLE1 = PaperTable(
     csv="roga_table1",
     grid="roga-table1",
     stubs=("category", "method", "backbone"),
-    columns=tuple(
-        PaperColumn(t, (t,), {"test": t}, decimals=3, scale=1) for t in ("CDF-v1", "CDF-v2", "UADFV", "DFDC", "DFDCP")
-    ),
+    columns=tuple(PaperColumn(t, (t,), {"test": t}, decimals=3, scale=1) for t in ("CDF-v1", "CDF-v2", "UADFV", "DFDC", "DFDCP")),
     rows=(
         _baseline("Naive", "Meso4", "MesoNet"),
         PaperRow(("Naive", "CNN-Aug", "ResNet"), {"part": "CNN-Aug", "detector": "CNN-Aug", "optimizer": "adam"}),
