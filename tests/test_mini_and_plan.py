@@ -18,10 +18,10 @@ from benchmark.cli import main
 from benchmark.expected import Expected, Faces, layout_of
 from benchmark.passes import passes_per_step
 from benchmark.plan import plan_grid
+from benchmark.run import run_cell
 from benchmark.study import load_grid
 from preprocessing.store import FaceStore
 from results.index import GridIndex
-from results.record import Record
 
 Dfgrid = Callable[..., tuple[int, str, str]]
 
@@ -47,44 +47,41 @@ def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_from_nothing_to_the_papers_table(dfgrid: Dfgrid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fewer = functools.partial(benchmark.mini.stand_ins, trained=12, tested=6, frames=2)
+    fewer = functools.partial(benchmark.mini.stand_ins, trained=6, tested=6, frames=2)
     monkeypatch.setattr(benchmark.mini, "stand_ins", fewer)
-    code, out, err = dfgrid("grid", "run", "roga/table4", "--data", "mini")
+    code, out, err = dfgrid("grid", "run", "pim/table1", "--data", "mini")
     assert code == 0, err
-    assert "2 of 2 datasets drawn now" in out
+    assert "1 of 1 datasets drawn now" in out
     assert "are no evidence" in " ".join(err.split())
     said = " ".join(out.split())
     assert "[SCALED DOWN, ON DRAWN FACES: no evidence] (measured)" in said
     assert "Warning: all data are drawn" in said
-    assert "Detectors: ResNet34 is resnet10 (size 64, weights none, width 8)." in said
-    tidy = pd.read_csv(tmp_path / "runs/roga-table4-mini/tables/roga-4-measured-tidy.csv", dtype={"reported": str})
-    assert len(tidy) == 5 * 4
+    assert "Detectors: ConvNeXt-base is resnet10 (size 64, weights none, width 8)." in said
+    tidy = pd.read_csv(tmp_path / "runs/pim-table1-mini/tables/pim-1-measured-tidy.csv", dtype={"reported": str})
+    assert len(tidy) == 4 * 4
     assert tidy["measured"].notna().all()
-    assert list(tidy["reported"][:4]) == ["92.96", "83.83", "81.63", "55.98"]
-    index = GridIndex.read(tmp_path / "runs/roga-table4-mini")
-    assert len(index.records) == 10
+    assert list(tidy["reported"][:4]) == ["1.0000", "0.4329", "0.6672", "0.6740"]
+    index = GridIndex.read(tmp_path / "runs/pim-table1-mini")
+    assert len(index.records) == 4
     for record in index.records.values():
         assert any(w.startswith("all data are drawn") for w in record.warnings)
         assert all(name.startswith("mini/stores/") for name in record.provenance.stores)
-    store = FaceStore(tmp_path / "data/mini/stores/UADFV")
-    assert set(store.manifest["split"]) == {"none"}
-    assert set(store.manifest["dataset"]) == {"drawn-UADFV"}
 
     # Another grid finds the drawn stores; a second run has nothing to do; the table has its other modes.
-    for one in fewer(benchmark.mini.mini_study("roga/table4")):
+    for one in fewer(benchmark.mini.mini_study("pim/table1")):
         assert not benchmark.mini.draw(one, tmp_path / "data")
-    code, out, _ = dfgrid("grid", "run", "roga-table4", "--data", "mini")
+    code, out, _ = dfgrid("grid", "run", "pim-table1", "--data", "mini")
     assert code == 0
-    assert "0 of 2 datasets drawn now, 2 were there already" in out
+    assert "0 of 1 datasets drawn now, 1 were there already" in out
     assert "nothing to run" in out
-    code, out, _ = dfgrid("table", "roga/4", "--mode", "beside", "--mini", "--out", "elsewhere")
+    code, out, _ = dfgrid("table", "pim/1", "--mode", "beside", "--mini", "--out", "elsewhere")
     assert code == 0
     assert "measured minus reported" in " ".join(out.split())
     assert len(list((tmp_path / "elsewhere").iterdir())) == 4
 
 
 def test_an_interrupted_drawing_is_continued(tmp_path: Path) -> None:
-    (one,) = (s for s in benchmark.mini.stand_ins(benchmark.mini.mini_study("roga/table4"), 12, 6, 1) if s.style == "mini-b")
+    (one,) = (s for s in benchmark.mini.stand_ins(benchmark.mini.mini_study("roga/table4"), 6, 6, 1) if s.style == "mini-b")
 
     def stop(what: str, done: int, total: int) -> None:
         if what.startswith("faces") and done == 3:
@@ -95,7 +92,10 @@ def test_an_interrupted_drawing_is_continued(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     assert benchmark.mini.draw(one, tmp_path, on_progress=lambda *said: seen.append(said))
     assert not any(what.startswith("draw") for what, _, _ in seen)
-    assert FaceStore(tmp_path / one.store).info["counts"]["videos"] == 10
+    store = FaceStore(tmp_path / one.store)
+    assert store.info["counts"]["videos"] == 10
+    assert set(store.manifest["split"]) == {"none"}  # as UADFV, which ships no split
+    assert set(store.manifest["dataset"]) == {"drawn-UADFV"}
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,6 @@ def test_a_store_of_unknown_size_leaves_the_hours_open(dfgrid: Dfgrid, monkeypat
 
 def test_a_plan_counts_what_is_there(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Steps and scored faces are those that a run takes; the checkpoint's size is near the real one."""
-    from benchmark.launch import run_cells
-
     monkeypatch.setattr(benchmark.plan, "TIMED_SECONDS", 0.01)
     content = {
         **CONTENT,
@@ -197,9 +195,8 @@ def test_a_plan_counts_what_is_there(data: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(content))
     cells = load_grid(tmp_path / "g.yaml").cells()
     plan = plan_grid(cells, data)
-    run_cells(cells, tmp_path / "runs", data)
-    folder = tmp_path / "runs" / cells[0].id
-    record = Record.load(folder / "record.json")
+    folder = tmp_path / "run"
+    record = run_cell(cells[0], folder, data)
     (one,) = plan.cells
     assert one.steps == record.steps
     assert one.scored == len(pd.read_parquet(folder / "scores.parquet"))

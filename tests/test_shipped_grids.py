@@ -32,6 +32,8 @@ def test_a_shipped_grid_resolves_and_is_named_after_its_table(name: str) -> None
     assert cells
     assert {c.detector.settings.get("weights", "imagenet") for c in cells if c.detector.name != "meso4"} <= {"imagenet"}
     assert {c.protocol.epochs for c in cells} == {10}
+    assert {c.protocol.batch_size for c in cells} == {24 if name.startswith("roga") else 32}
+    assert {c.detector.settings["size"] for c in cells} == {256}
     for cell in cells:
         assert all(t.split == "none" for t in cell.tests if t.store.endswith(("UADFV", "DeepFakeDetection")))
 
