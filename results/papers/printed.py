@@ -62,6 +62,11 @@ class PrintedPaper:
         order = self.notes
         return ",".join(marker(order.index(note)) for note in entry.notes)
 
+    def shown_stubs(self, row: int) -> tuple[str, ...]:
+        """A row's names, a group's own only in its first row, as the papers merge them."""
+        depth = 0 if row == 0 or self.starts_group(row) else self.layout.groups
+        return tuple("" if at < depth else text for at, text in enumerate(self.stubs[row]))
+
     def starts_group(self, row: int) -> bool:
         """Whether a rule stands above this row."""
         depth = self.layout.groups

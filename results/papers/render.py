@@ -78,10 +78,12 @@ class PaperTerminal:
             panel.add_column(Text(name), no_wrap=True)
         for at in columns:
             panel.add_column(Text("\n".join(layout.columns[at].heading)), justify="right", no_wrap=True)
-        for row, (stubs, entries) in enumerate(zip(self.table.stubs, self.table.entries, strict=True)):
+        for row, entries in enumerate(self.table.entries):
             if self.table.starts_group(row):
                 panel.add_section()
-            panel.add_row(*(Text(s) for s in stubs), *(self._text(entries[at], self._room(at)) for at in columns))
+            panel.add_row(
+                *(Text(s) for s in self.table.shown_stubs(row)), *(self._text(entries[at], self._room(at)) for at in columns)
+            )
         return panel
 
 
@@ -91,12 +93,12 @@ def paper_markdown(table: PrintedPaper) -> str:
     headings = ["<br>".join(_plain(part) for part in column.heading) for column in layout.columns]
     lines = [f"### {_plain(table.title)}", "", _row([*(_plain(s) for s in layout.stubs), *headings])]
     lines.append(_row([*(["---"] * len(layout.stubs)), *(["---:"] * len(headings))]))
-    for stubs, entries in zip(table.stubs, table.entries, strict=True):
+    for row, entries in enumerate(table.entries):
         cells = []
         for entry in entries:
             text = f"**{entry.text}**" if entry.bold else f"<u>{entry.text}</u>" if entry.underlined else entry.text
             cells.append(text + (f"<sup>{table.marks(entry)}</sup>" if entry.notes else ""))
-        lines.append(_row([*(_plain(s) for s in stubs), *cells]))
+        lines.append(_row([*(_plain(s) for s in table.shown_stubs(row)), *cells]))
     lines.append("")
     lines += [f"- <sup>{marker(number)}</sup> {_plain(note)}" for number, note in enumerate(table.notes)]
     lines += [f"- {_plain(sentence)}" for sentence in table.trail]
@@ -107,11 +109,13 @@ def paper_latex(table: PrintedPaper) -> str:
     r"""A `table` environment; the preamble needs \usepackage{booktabs} and \usepackage{graphicx}."""
     layout = table.layout
     body: list[str] = []
-    for row, (stubs, entries) in enumerate(zip(table.stubs, table.entries, strict=True)):
+    for row, entries in enumerate(table.entries):
         if table.starts_group(row):
             body.append(r"\midrule")
         # Braces: a row that begins with a bracket would be read as an option of the line break before it.
-        body.append(" & ".join([*(f"{{{escape(s)}}}" for s in stubs), *(_cell(table, e) for e in entries)]) + r" \\")
+        body.append(
+            " & ".join([*(f"{{{escape(s)}}}" for s in table.shown_stubs(row)), *(_cell(table, e) for e in entries)]) + r" \\"
+        )
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
         r"\begin{table}[t]",
