@@ -23,7 +23,7 @@ Out = Annotated[
 
 
 def show_paper_table(
-    name: str, mode: str, runs: Path, mini: bool = False, selection: str = "source_val", out: Path | None = None
+    name: str, mode: str, runs: Path, mini: bool = False, selection: str | None = None, out: Path | None = None
 ) -> None:
     """Print a paper's table; write it as CSV (as printed and tidy), Markdown and LaTeX.
 
@@ -48,7 +48,7 @@ def show_paper_table(
         if not folder.is_dir():
             raise RecordError(f"{name} has no records in {runs} yet; run `{layout.command}{' --data mini' * mini}`")
         index = GridIndex.read(folder)
-    table = build_paper_table(layout, mode, index, selection)  # type: ignore[arg-type]
+    table = build_paper_table(layout, mode, index, selection or "source_val")  # type: ignore[arg-type]
     console.print(PaperTerminal(table))
     target = out or (folder / "tables" if index else None)
     if target is not None:
