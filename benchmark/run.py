@@ -26,6 +26,7 @@ from benchmark.data import CachedImages, FaceFrames, choose, split_warnings, wit
 from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
+from benchmark.mini import drawn_warnings
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective, LaterPasses
 from benchmark.precision import FAITHFUL
@@ -90,7 +91,11 @@ def select_source(
 def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
     """Sentences about what makes the cell's numbers say less than they seem to: its splits, and faces made in different ways."""
     made = {name: store.info["settings"] for name, store in stores.items()}
-    return [*split_warnings(cell.train, cell.tests), *face_warnings(cell.train, cell.tests, made)]
+    return [
+        *drawn_warnings(cell, stores),
+        *split_warnings(cell.train, cell.tests),
+        *face_warnings(cell.train, cell.tests, made),
+    ]
 
 
 def faces_of(store: FaceStore) -> dict[str, Any]:

@@ -87,11 +87,13 @@ def load_grid(source: str | Path, plugins: Iterable[str] = (), mini: bool = Fals
     load_plugins(files)
     content = {**content, "plugins": list(dict.fromkeys(files))}
     small = content.pop("mini", None)
+    parts = content.pop("parts", None)
     if mini:
         if not isinstance(small, dict):
             raise ConfigError(f"{path} has no block `mini:`, which says how the grid is scaled down to the mini dataset")
+        own = small.pop("parts", {})
         content = merge({**content, "name": f"{content.get('name')}-mini"}, small)
-    parts = content.pop("parts", None)
+        parts = _scaled_down(parts, own, path)
     if parts is None:
         grid: Grid = parse(Grid, content, str(path))
         return Study(grid.name, grid.title, (grid,), mini)
@@ -103,6 +105,17 @@ def load_grid(source: str | Path, plugins: Iterable[str] = (), mini: bool = Fals
         raise ConfigError(f"{path}: the part '{twice[0]}' stands there twice; give one of the two another name")
     grids = tuple(parse(Grid, merge(content, p), f"{path}, part {p['part']}") for p in parts)
     return Study(grids[0].name, grids[0].title, grids, mini)
+
+
+def _scaled_down(parts: Any, own: Any, path: Path) -> Any:
+    """The parts, each with what `mini: parts:` says of it by its name."""
+    known = [p["part"] for p in parts or [] if isinstance(p, dict) and isinstance(p.get("part"), str)]
+    if not isinstance(own, dict) or not all(isinstance(changes, dict) for changes in own.values()):
+        raise ConfigError(f"{path}: mini.parts must be a mapping from a part's name to what differs in it")
+    for name in own:
+        if name not in known:
+            raise ConfigError(f"{path}: mini.parts names '{name}', which is no part: {did_you_mean(str(name), known)}")
+    return [merge(p, own.get(p.get("part"), {})) if isinstance(p, dict) else p for p in parts] if own else parts
 
 
 def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +134,8 @@ def _find(source: str | Path) -> Path:
     known = grid_names()
     if str(source) in known:
         return known[str(source)]
+    if str(source) in (dashed := {name.replace("/", "-"): file for name, file in known.items()}):
+        return dashed[str(source)]  # what the grid calls itself, and its folder of runs
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError(f"grid file {source} does not exist; grids that come with dfgrid: {', '.join(known)}")
     raise ConfigError(f"unknown grid '{source}': {did_you_mean(str(source), known)}")

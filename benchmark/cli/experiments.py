@@ -17,6 +17,14 @@ from benchmark.cli.reference import Plugins, load
 grid_app = typer.Typer(help="Run a grid of detectors x optimizers x seeds; see how far it is.", no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option("--data", envvar="DFGRID_DATA", help="Folder that the stores of a grid are relative to.")]
+DataOrMini = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        envvar="DFGRID_DATA",
+        help="Folder that the stores of a grid are relative to; or the word mini: scaled down, on drawn stand-ins in data/mini.",
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", envvar="DFGRID_RUNS", help="Folder for runs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Workers = Annotated[int, typer.Option(min=1, help="Cells that run at the same time, each in a process of its own.")]
@@ -175,7 +183,7 @@ def grid_run(
         str, typer.Argument(help="A YAML file, or the name of a grid that comes with dfgrid (see: dfgrid list grids).")
     ],
     runs: Runs = Path("runs"),
-    data: Data = Path("data"),
+    data: DataOrMini = Path("data"),
     device: Device = "cpu",
     workers: Workers = 1,
     threads: Threads = 1,
@@ -183,9 +191,15 @@ def grid_run(
     plugin: Plugins = None,
 ) -> None:
     """Run every cell that is not done yet. Ctrl-C stops after a checkpoint; the same command goes on."""
+    from benchmark.cli.mini import run_mini
+    from benchmark.mini import WORD
     from benchmark.study import load_grid
 
-    loaded = load_grid(grid, plugins=[str(p) for p in plugin or []])
+    plugins = [str(p) for p in plugin or []]
+    if data == Path(WORD):
+        finish(run_mini(grid, runs, device, workers, only, threads, plugins))
+        return
+    loaded = load_grid(grid, plugins=plugins)
     outcome = run_grid(loaded, runs, data, device, workers, only, threads)
     if outcome is not None and outcome.stopped:
         finish(outcome)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console
@@ -113,6 +114,7 @@ def datasets() -> None:
 @list_app.command()
 def grids() -> None:
     """Grids that come with dfgrid."""
+    from benchmark.config import ConfigError
     from benchmark.study import grid_names, load_grid
 
     table = Table(title="Grids", title_justify="left")
@@ -120,5 +122,8 @@ def grids() -> None:
         table.add_column(column, overflow="fold")
     for name in grid_names():
         grid = load_grid(name)
-        table.add_row(name, grid.title, str(len(grid.cells())))
+        try:
+            table.add_row(name, grid.title, str(len(grid.cells())))
+        except ConfigError as error:  # a detector that only a plug-in brings must not hide the other grids
+            table.add_row(name, grid.title, escape(str(error)))
     console.print(table)

@@ -9,6 +9,7 @@ import typer
 
 from benchmark.cli.console import console
 from benchmark.cli.experiments import Runs
+from benchmark.cli.papers import Mini, Mode, Out, show_paper_table
 
 
 def show_table(
@@ -46,7 +47,10 @@ def show_table(
 
 
 def table(
-    grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")],
+    grid: Annotated[
+        str,
+        typer.Argument(help="Name of a grid that was started, or of a paper's table, such as roga/4 (see: dfgrid list tables)."),
+    ],
     runs: Runs = Path("runs"),
     selection: Annotated[
         str | None,
@@ -61,10 +65,20 @@ def table(
     test: Annotated[list[str] | None, typer.Option("--test", help="Only this test set; may be given often.")] = None,
     digits: Annotated[int, typer.Option(min=0, max=6, help="Decimals.")] = 2,
     beside: Annotated[bool, typer.Option(help="Add the numbers that the RoGA paper reports for these optimizers.")] = False,
+    mode: Mode = "reported",
+    mini: Mini = False,
+    out: Out = None,
 ) -> None:
-    """Optimizers as rows, backbones and metrics as columns; also written as CSV, LaTeX and Markdown."""
+    """A grid's table: optimizers as rows, backbones and metrics as columns; or a paper's table in its own layout (roga/4).
+
+    Also written as CSV, LaTeX and Markdown.
+    """
+    from results.papers import looks_like_a_paper_table
     from results.record import RecordError
 
+    if looks_like_a_paper_table(grid):
+        show_paper_table(grid, mode, runs, mini, selection, out)
+        return
     if Path(grid).name != grid:
         raise RecordError(f"'{grid}' is no name of a grid; give the folder that holds it with --runs")
     show_table(runs / grid, selection, metric, test, digits, beside)

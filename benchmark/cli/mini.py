@@ -1,0 +1,53 @@
+"""`dfgrid grid run GRID --data mini`: draw what the grid needs, run it scaled down, show the paper's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmark.cli.console import console, progress, warn
+
+
+def run_mini(
+    grid: str,
+    runs: Path,
+    device: str,
+    workers: int,
+    only: list[str] | None,
+    threads: int,
+    plugins: list[str],
+    data: Path | None = None,
+) -> Any:
+    """Draw what is missing, run every cell that is not done, print the table; returns the outcome of the run."""
+    from benchmark.cli.experiments import run_grid
+    from benchmark.cli.papers import show_paper_table
+    from benchmark.cli.results import show_table
+    from benchmark.mini import FOLDER, draw, mini_study, stand_ins
+    from results.papers import PAPER_TABLES
+
+    study = mini_study(grid, plugins)
+    study.cells()  # a name that is not known is told before anything is drawn
+    home = data or FOLDER
+    warn(f"everything that this run is trained and tested on is drawn (into {home}/mini); its numbers are no evidence")
+    made = 0
+    with progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, unit="video")
+            bar.update(tasks[what], completed=done, total=total)
+
+        wanted = stand_ins(study)
+        for one in wanted:
+            made += draw(one, home, workers, show)
+    console.print(f"{made} of {len(wanted)} datasets drawn now, {len(wanted) - made} were there already")
+    outcome = run_grid(study, runs, home, device, workers, only, threads)
+    if outcome is not None and outcome.stopped:
+        return outcome
+    layout = next((table for table in PAPER_TABLES.values() if f"{table.grid}-mini" == study.name), None)
+    if layout is None:
+        show_table(runs / study.name)
+    else:
+        show_paper_table(layout.name, "measured", runs, mini=True)
+    return outcome
