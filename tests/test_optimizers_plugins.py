@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer_reference import EQUAL, Tiny, faces, weights_of
 from torch import Tensor, nn
 
 from benchmark.diagnostics import Probe
@@ -14,7 +15,6 @@ from optimizers import OPTIMIZERS
 from optimizers.base import Objective, Optimizer, Rule
 from optimizers.bases import build_base
 from optimizers.vector import Vector
-from tests.optimizer_reference import EQUAL, Tiny, faces, weights_of
 
 
 class HeavyBall(Rule):
