@@ -251,7 +251,9 @@ class Grid(Strict):
             OPTIMIZERS.build(full.name, **full.settings).check(DETECTORS.get(detector.name))
             wanted = spec.base if spec.base is not None else default_base(spec.name)
             base = dict(wanted) if isinstance(wanted, dict) else {"name": wanted}
-            name = base.pop("name", None)
+            if "name" not in base:
+                raise ConfigError(f"optimizer '{spec.title}': base has settings and no name; write base: {{name: adam, lr: ...}}")
+            name = base.pop("name")
             if name not in BASES:
                 raise ConfigError(f"optimizer '{spec.title}': unknown base optimizer '{name}', {did_you_mean(str(name), BASES)}")
             if spec.name in BASES and name != spec.name:
@@ -286,7 +288,9 @@ def _resolve(spec: Any, registry: Any) -> Any:
         raise ConfigError(str(error)) from error
     for key in spec.settings:
         if key not in known:
-            raise ConfigError(f"{registry.kind} '{spec.name}' has no setting '{key}': {did_you_mean(key, known)}")
+            owner = next((base for base in BASES.values() if key in base.defaults), None) if registry is OPTIMIZERS else None
+            where = f"the base has it, as in base: {{name: {owner.name}, {key}: ...}}" if owner else did_you_mean(key, known)
+            raise ConfigError(f"{registry.kind} '{spec.name}' has no setting '{key}': {where}")
     missing = [key for key, default in known.items() if default is registry.NO_DEFAULT and key not in spec.settings]
     if missing:
         raise ConfigError(f"{registry.kind} '{spec.name}' needs the setting '{missing[0]}'")

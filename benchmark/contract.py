@@ -24,7 +24,7 @@ from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer, Rule
 from optimizers.bases import BASES, build_base
 from optimizers.features import FeatureShift
-from optimizers.registry import did_you_mean
+from optimizers.registry import RegistryError, did_you_mean
 from optimizers.vector import Vector
 
 
@@ -86,10 +86,13 @@ def pushed_by_zero(detector: Detector) -> Iterator[str]:
 
 def under(rule: str, detector: Detector) -> Iterator[str]:
     """One gradient and one step of a rule: finite, the weights at home in between, and the step moves them."""
-    if rule in ("pim", "dualflat") and not detector.shallow:
-        raise Skipped("the detector names no shallow modules")
+    built = OPTIMIZERS.build(rule)
+    try:
+        built.check(type(detector))
+    except RegistryError as error:
+        raise Skipped(str(error)) from error
     detector.train()
-    optimizer = Optimizer(OPTIMIZERS.build(rule), build_base("sgd", detector.parameters(), lr=0.01), detector)
+    optimizer = Optimizer(built, build_base("sgd", detector.parameters(), lr=0.01), detector)
     before = [p.detach().clone() for p in detector.parameters()]
     batch = faces(detector.size)
     gradient = optimizer.rule.gradient(BatchObjective(detector, [batch]))

@@ -135,7 +135,7 @@ class Remembering:
             return self._inner.gradient(at, wrt)
         if self._gradient is None:
             self._gradient = self._inner.gradient()
-        return self._gradient
+        return Vector(self._gradient.parts)  # another vector on the same memory, so that a rule may spend it
 
     def value(self, at: Vector) -> Tensor:
         """Mean loss at theta + `at`."""

@@ -126,7 +126,7 @@ class BatchObjective:
 
     def weights(self) -> Vector:
         """A copy of the trainable weights."""
-        return Vector(dict(zip(self.parameters, copies(self.parameters), strict=True)))
+        return Vector(dict(zip(self.parameters, copies(self.parameters), strict=True)), fresh=True)
 
     def gradient(self, at: Vector | None = None, wrt: Iterable[Tensor] | None = None) -> Vector:
         """The gradient at theta, or at theta + `at`, by the weights or by the leaf tensors `wrt`; unused leaves have no part."""
@@ -214,7 +214,7 @@ class BatchObjective:
                 part = differentiate(loss if scale is None else loss * scale)
                 total = total.spent() + part if number else part
         if scale is not None:
-            total = Vector((total.spent() / scale).parts)
+            total = Vector((total.spent() / scale).parts, fresh=True)
         if self.ranks is not None:
             total = self.ranks.sum(total, leaves)
         if first:
@@ -250,7 +250,7 @@ class BatchObjective:
 
 def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create_graph: bool = False) -> Vector:
     found = torch.autograd.grad(value, leaves, create_graph=create_graph, allow_unused=True)
-    return Vector({leaf: part for leaf, part in zip(leaves, found, strict=True) if part is not None})
+    return Vector({leaf: part for leaf, part in zip(leaves, found, strict=True) if part is not None}, fresh=True)
 
 
 @contextmanager

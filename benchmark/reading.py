@@ -32,6 +32,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_PLAIN = {
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "model_type": "must be a mapping of keys and values",
+    "model_attributes_type": "must be a mapping of keys and values",
+    "too_short": "must have at least one entry",
+}
+"""Where pydantic speaks of Python's types: the same in YAML's words, by type of the error."""
+
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -48,16 +57,31 @@ def read_yaml(path: Path) -> Any:
         ConfigError: missing, unreadable or not YAML; names file and line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The content of some YAML, whose numbers may be written as researchers write them (2e-4).
+
+    Args:
+        text: the YAML.
+        source: where it stands, for the message.
+
+    Raises:
+        ConfigError: not YAML; names source and line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{path}, line {line}: no valid YAML ({error.problem})") from error
+        raise ConfigError(f"{source}, line {line}: no valid YAML ({error.problem})") from error
     except (yaml.YAMLError, ValueError) as error:  # PyYAML lets a ValueError through for a date that does not exist
-        raise ConfigError(f"{path}: no valid YAML ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{source}: no valid YAML ({str(error).splitlines()[0]})") from error
 
 
 def parse(model: type[Any], content: dict[str, Any], source: str) -> Any:
@@ -84,7 +108,7 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
         return f"unknown key '{where}', {did_you_mean(str(error['loc'][-1]), parent.model_fields)}"
     if error["type"] == "missing":
         return f"the key '{where}' is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = _PLAIN.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     if not where:
         return message
     shown = json.dumps(error.get("input"), default=str)

@@ -157,15 +157,16 @@ class Optimizer:
         kept = keep_buffers(self._detector) if self.scaler is not None else {}
         gradient = self.rule.gradient(objective)
         if self.clip is not None:
-            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient.spent()  # torch's own clip_grad_norm_
+            # As torch's own clip_grad_norm_, but into other memory: the rule may keep what it returned, as its momentum say.
+            gradient = (self.clip / (gradient.norm() + 1e-6)).clamp(max=1.0) * gradient
         if self.scaler is not None:
             finite = put_back_unless_finite(self._detector, kept, gradient)
             self._skipped = self._skipped.to(finite.device, non_blocking=True) + ~finite
             # The scaler takes the scale away again, exactly, since it is a power of two, and looks for Inf and NaN while it does.
-            gradient = factor(self.scaler, self.parameters[0].device) * gradient.spent()
+            gradient = factor(self.scaler, self.parameters[0].device) * gradient
         for p in self.parameters:
             p.grad = _laid_out(gradient.parts.get(p), p)
-        if self.scaler is None:
+        if self.scaler is None or not gradient.parts:  # a scaler refuses a step without any gradient
             self.base.step()
         else:
             self.scaler.step(self.base)

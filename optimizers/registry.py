@@ -31,6 +31,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "did you mean 'sam'? Known: adam, sam"
     """
     names = sorted(known)
+    if not names:
+        return "there are none"
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"{hint}Known: {', '.join(names)}"

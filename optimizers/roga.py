@@ -118,4 +118,4 @@ def _total(shares: list[float], vectors: Iterable[Vector]) -> Vector:
     total = Vector({})
     for share, vector in zip(shares, vectors, strict=True):
         total = total.spent().plus(vector, times=share) if total.parts else share * vector
-    return Vector(total.parts)  # a value again, even where it is but one spent term
+    return Vector(total.parts, fresh=True)  # a value again, even where it is but one spent term

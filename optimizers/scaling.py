@@ -28,6 +28,8 @@ def put_back_unless_finite(detector: nn.Module, kept: Kept, gradient: Vector) ->
     Returns:
         Whether it was finite: 0-dim bool on the device, which decides by itself; nothing waits for it.
     """
+    if not gradient.parts:
+        return torch.ones((), dtype=torch.bool)
     # The largest entry rather than the l2 norm, which can overflow though every entry is finite.
     largest = torch.stack([n.float() for n in torch._foreach_norm(list(gradient.parts.values()), ord=float("inf"))])
     finite = largest.isfinite().all()

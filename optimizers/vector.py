@@ -22,14 +22,19 @@ class Vector:
     """One tensor for each leaf tensor that it is about: a gradient, a shift of the weights, or the weights themselves.
 
     A vector is a value: no operation changes its operands. A leaf that is missing counts as zero. Where a rule needs a vector
-    for the last time it may say so, `2 * g.spent()`, and the result takes g's memory instead of memory of its own.
+    for the last time it may say so, `2 * g.spent()`, and the result takes g's memory instead of memory of its own, if that was
+    made for g: tensors that somebody else put together, the weights themselves perhaps, are never written to.
+
+    Args:
+        parts: leaf tensor -> tensor of the same shape.
+        fresh: nobody else holds these tensors.
     """
 
-    __slots__ = ("_parts", "_shared", "owned")
+    __slots__ = ("_fresh", "_parts", "owned")
 
-    def __init__(self, parts: Mapping[Tensor, Tensor], shared: bool = False) -> None:
+    def __init__(self, parts: Mapping[Tensor, Tensor], fresh: bool = False) -> None:
         self._parts: dict[Tensor, Tensor] | None = dict(parts)
-        self._shared = shared  # another vector may hold some of these tensors
+        self._fresh = fresh
         self.owned = False
 
     def __repr__(self) -> str:
@@ -49,7 +54,7 @@ class Vector:
         return self._parts
 
     def spent(self) -> Vector:
-        """The same vector, for its last use: what is computed from the result takes its memory, if no other vector holds it.
+        """The same vector, for its last use: what is computed from the result takes its memory, if nobody else holds it.
 
         A multiple of a spent vector counts as spent, too; a sum does not. Using this vector, or a spent one, again is an error.
         """
@@ -57,7 +62,7 @@ class Vector:
         # Autograd hands one tensor to two leaves where a sum passes its gradient on, and expanded or sliced tensors elsewhere.
         storages = {t.untyped_storage().data_ptr() for t in self.parts.values()}
         whole = all(t.untyped_storage().nbytes() == t.numel() * t.element_size() for t in self.parts.values())
-        result.owned = self.owned or (whole and len(storages) == len(self.parts) and not self._shared)
+        result.owned = self.owned or (self._fresh and whole and len(storages) == len(self.parts))
         self._parts = None
         return result
 
@@ -101,13 +106,13 @@ class Vector:
         both = [leaf for leaf in self.parts if leaf in other.parts]
         theirs = [other.parts[leaf] for leaf in both]
         if len(both) == len(self.parts) == len(other.parts):
-            result = Vector(self._map("add", theirs, alpha=times).parts)
+            result = Vector(self._map("add", theirs, alpha=times).parts, fresh=True)
             if other.owned:
                 other._parts = None  # nobody may use it again: free its memory
             return result
         mine, alone = self.without(both), other.without(both)
         common = self.only(both)._map("add", theirs, alpha=times)
-        return Vector({**mine.parts, **common.parts, **(alone if times == 1 else times * alone).parts}, shared=True)
+        return Vector({**mine.parts, **common.parts, **(alone if times == 1 else times * alone).parts})
 
     def norm(self) -> Tensor:
         """The l2 norm over all parts together: a 0-dim tensor on the device, float32 at least."""
@@ -126,14 +131,14 @@ class Vector:
     def only(self, leaves: Collection[Tensor]) -> Vector:
         """The part of the vector that is about `leaves`."""
         wanted = set(leaves)
-        self._shared = True
-        return Vector({leaf: part for leaf, part in self.parts.items() if leaf in wanted}, shared=True)
+        self._fresh = False
+        return Vector({leaf: part for leaf, part in self.parts.items() if leaf in wanted})
 
     def without(self, leaves: Collection[Tensor]) -> Vector:
         """The part of the vector that is not about `leaves`."""
         dropped = set(leaves)
-        self._shared = True
-        return Vector({leaf: part for leaf, part in self.parts.items() if leaf not in dropped}, shared=True)
+        self._fresh = False
+        return Vector({leaf: part for leaf, part in self.parts.items() if leaf not in dropped})
 
     def _map(self, function: str, *operands: Any, **options: Any) -> Vector:
         """torch's foreach function of that name: into fresh memory, or in place where the vector was spent."""
@@ -141,7 +146,8 @@ class Vector:
         if not leaves:  # a foreach function refuses an empty list; an empty vector is zero and stays so
             return Vector({})
         if not self.owned:
-            return Vector(dict(zip(leaves, getattr(torch, f"_foreach_{function}")(tensors, *operands, **options), strict=True)))
+            computed = getattr(torch, f"_foreach_{function}")(tensors, *operands, **options)
+            return Vector(dict(zip(leaves, computed, strict=True)), fresh=True)
         getattr(torch, f"_foreach_{function}_")(tensors, *operands, **options)
         self._parts = None
         result = Vector(dict(zip(leaves, tensors, strict=True)))

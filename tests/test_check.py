@@ -95,7 +95,7 @@ def test_the_examples_pass(dfgrid):
     assert "pass  under roga" in out
     assert "pass  torch.compile (eager)" in out
     assert "fail" not in out
-    code, out, err = dfgrid("optimizer", "my_optimizer", "--plugin", EXAMPLES / "my_optimizer.py", "--set", "rho=0.1")
+    code, out, err = dfgrid("optimizer", "my_optimizer", "--plugin", EXAMPLES / "my_optimizer.py", "--set", "rho=1e-1")
     assert (code, err) == (0, "")
     assert "my_optimizer: 8 of 8 checks without a problem" in out
 
@@ -117,7 +117,7 @@ def test_a_bad_detector_and_a_bad_optimizer_fail(dfgrid, bad):
         (("optimizer", "sma"), "did you mean 'sam'"),
         (("optimizer", "sam", "--set", "rhoo=1"), "did you mean 'rho'"),
         (("optimizer", "sam", "--set", "rho"), "write KEY=VALUE"),
-        (("detector", "meso4", "--set", "size=["), "the value is no YAML"),
+        (("detector", "meso4", "--set", "size=["), "no valid YAML"),
     ],
 )
 def test_a_mistake_is_one_sentence(dfgrid, args, said):

@@ -65,7 +65,7 @@ def leaves() -> list[nn.Parameter]:
 
 
 def test_a_spent_vector_lends_its_memory_and_is_gone(leaves: list[nn.Parameter]) -> None:
-    v = Vector({p: torch.ones_like(p) for p in leaves})
+    v = Vector({p: torch.ones_like(p) for p in leaves}, fresh=True)
     places = [t.data_ptr() for t in v.parts.values()]
     twice = 2 * v.spent()
     assert [t.data_ptr() for t in twice.parts.values()] == places
@@ -80,15 +80,15 @@ def test_a_spent_vector_lends_its_memory_and_is_gone(leaves: list[nn.Parameter])
 def test_memory_that_others_hold_is_left_alone(leaves: list[nn.Parameter]) -> None:
     one = torch.ones(3)
     twin = nn.Parameter(torch.zeros(3))
-    doubled = 2 * Vector({leaves[0]: one, twin: one}).spent()  # autograd gives one tensor to two leaves of a sum
+    doubled = 2 * Vector({leaves[0]: one, twin: one}, fresh=True).spent()  # autograd gives one tensor to two leaves of a sum
     assert [t.tolist() for t in doubled.parts.values()] == [[2.0] * 3] * 2
-    expanded = 2 * Vector({leaves[0]: torch.ones(1).expand(3)}).spent()
+    expanded = 2 * Vector({leaves[0]: torch.ones(1).expand(3)}, fresh=True).spent()
     assert expanded.parts[leaves[0]].tolist() == [2.0] * 3
-    v = Vector({p: torch.ones_like(p) for p in leaves})
+    v = Vector({p: torch.ones_like(p) for p in leaves}, fresh=True)
     kept = v.only(leaves[:1])
     _ = 5 * v.spent()
     assert kept.parts[leaves[0]].tolist() == [1.0] * 3
-    lone = Vector({leaves[1]: torch.ones(2, 2)})
+    lone = Vector({leaves[1]: torch.ones(2, 2)}, fresh=True)
     both = kept + lone
     _ = 5 * both.spent()
     assert float(lone.norm()) == 2.0

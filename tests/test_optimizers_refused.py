@@ -67,6 +67,21 @@ def test_bases(tmp_path: Path, name: str) -> None:
             assert len(said) < 200
 
 
+@pytest.mark.parametrize(
+    ("optimizers", "sentence"),
+    [
+        ("sam", 'optimizers: must be a list, not "sam"'),
+        ([], "optimizers: must have at least one entry, not []"),
+        ([None], "optimizers.0: must be a mapping of keys and values, not null"),
+        ([{"name": "sam", "base": {"lr": 0.1}}], "'sam': base has settings and no name; write base: {name: adam, lr: ...}"),
+        ([{"name": "sam", "lr": 0.1}], "'sam' has no setting 'lr': the base has it, as in base: {name: sgd, lr: ...}"),
+        ([{"name": "sgd", "rho": 0.1}], "'sgd' has no setting 'rho': there are none"),
+    ],
+)
+def test_a_list_of_optimizers_that_is_none(tmp_path: Path, optimizers: Any, sentence: str) -> None:
+    assert refusal(tmp_path, optimizers=optimizers).endswith(sentence)
+
+
 def test_a_momentum_without_bound_is_refused(tmp_path: Path) -> None:
     said = refusal(tmp_path, optimizers=[{"name": "sgd", "base": {"name": "sgd", "momentum": 1.0}}])
     assert said.endswith("momentum must be a finite number from 0 to below 1, not 1.0")

@@ -51,19 +51,14 @@ def optimizer(name: Name, plugin: Plugins = None, setting: Settings = None) -> N
 
 
 def _parsed(settings: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    from benchmark.config import ConfigError
+    from benchmark.reading import ConfigError, parse_yaml
 
     found = {}
     for text in settings or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {text}: write KEY=VALUE, e.g. --set size=64")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is no YAML") from error
+        found[key] = parse_yaml(value, f"--set {text}")
     return found
 
 
