@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ class Card:
     parameters: int
     gflops: float
     settings: dict[str, str | float | int | bool | None]
+
+    @property
+    def citation(self) -> str:
+        """Authors, venue and year, e.g. "He et al., CVPR 2016"; empty where the paper is not given in this form."""
+        authors, _, rest = self.paper.partition(", ")
+        venue = re.search(r", ([A-Z][A-Za-z]+ \d{4})(?:,|$)", f", {rest}")
+        return f"{authors}, {venue.group(1)}" if venue else ""
 
 
 def read_cards() -> dict[str, Card]:

@@ -30,7 +30,8 @@ class CORE(_Consistent):
     An Xception sees each face under two augmentations. Loss: cross entropy over both views + `consistency` x the mean of
     (1 - cos(f1, f2))^2 over the faces, f1 and f2 being the pooled features of the views: the cosine loss of the authors' code
     (github.com/niyunsheng/CORE), which takes 1 within a dataset and 100 across datasets. Both views go through the network in one
-    pass, so BatchNorm normalises them together.
+    pass, so BatchNorm normalises them together. That code weights real faces by 4, as FaceForensics++ has four fakes to each; here
+    batches hold as many real as fake faces.
 
     Faces of 256 px by default (299 px in the paper); any size from 32 px. Global average pooling; features: 2048. Normalised with
     mean and std 0.5. Parameters: 20,811,050.

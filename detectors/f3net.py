@@ -89,6 +89,7 @@ class LFS(nn.Module):
     """Local frequency statistics: (N, 3, H, W) in [0, 1] -> (N, M, H/2, W/2).
 
     In every window of 10 x 10 px, with steps of 2, q_i = log10 ||D(p) (h_i + sigma(w_i))||_1 over M bands of its DCT D(p).
+    The public re-implementation filters the logarithms instead, and its author reports that this branch is wrong there.
     """
 
     cosines: Tensor
@@ -116,9 +117,11 @@ class LFS(nn.Module):
 class MixBlock(nn.Module):
     """Cross attention between the two branches: two maps (N, C, h, w) -> the same two, each enriched by the other.
 
-    The paper shows it in a figure and says that a cross-attention matrix of both maps augments each by the other. Here the matrix
-    is softmax(q k^T / sqrt(d)) over positions, q of the first map and k of the second; it gathers the second map for the
-    first one and, transposed before the softmax, the first for the second. Gates that start from 0 add what was gathered.
+    The paper shows it in a figure and says that a cross-attention matrix of both maps augments each by the other; the public
+    re-implementation has a block of its own, weights from queries and keys of both maps, which its network never calls. Here the
+    matrix is softmax(q k^T / sqrt(d)) over positions, q of the first map and k of the second; it gathers the second map for the
+    first one and, transposed before the softmax, the first for the second. Gates that start from 0 add what was gathered, and as
+    there a convolution of single channels and BatchNorm come before.
     """
 
     def __init__(self, channels: int, ratio: int = 8) -> None:

@@ -30,7 +30,8 @@ class SPSL(xception.XceptionDetector):
 
     A face's phase spectrum, brought back to the image with all amplitudes 1 (`phase_image`), is the fourth channel of an Xception
     without the eight blocks of its middle flow: a small receptive field keeps to local texture. Cross entropy. The authors
-    published no code; which blocks are left out is DeepfakeBench's reading (its mode "shallow_xception").
+    published no code that we know of; which blocks are left out is DeepfakeBench's reading (its backbone's mode "shallow_xception",
+    which its own SPSL does not use), and so is the grey image, the mean over normalised channels, that the phase is taken of.
 
     Faces of 256 px by default; any size from 32 px. Global average pooling; features: 2048. Normalised with mean and std 0.5.
     Parameters: 7,899,530.
@@ -50,6 +51,7 @@ class SPSL(xception.XceptionDetector):
         year=2021,
         backbone="Xception without its blocks 4 to 11, pretrainedmodels",
         insertion="the first block (our choice)",
+        notes="which blocks are left out is DeepfakeBench's reading of the paper",
     )
     shallow = ("backbone.block1",)
     imagenet = xception.imagenet(_with_phase)

@@ -189,6 +189,10 @@ class SRM(xception.XceptionDetector):
     Loss: AM-Softmax (Wang et al. 2018), cross entropy of s (cos - m) for the true class and s cos for the other, with m = 0.45 and
     s = 30 as in DeepfakeBench, whose file says that the authors gave them. P(fake) is the softmax of s cos.
 
+    The first author's code (github.com/crywang/face-forgery-detection) is the network without its training. There AM-Softmax's own
+    default is m = 0.5, the last layer is a plain linear one behind dropout of 0.5, and the filters over features are laid out as in
+    `FeatureResidual(each=False)`. Here every filter sees every channel, and the last layer gives the cosines that the loss is of.
+
     Faces of 256 px by default; any size divisible by 16, from 32 px; a state_dict belongs to one size, because the attention has
     linear layers over positions. Global average pooling; features: 2048. Normalised with mean and std 0.5.
     Parameters: 53,238,378.
@@ -209,6 +213,7 @@ class SRM(xception.XceptionDetector):
         year=2021,
         backbone="two Xceptions, pretrainedmodels",
         insertion="the first block of both streams (our choice)",
+        notes="every filter sees every channel of the features, which the first author's code does not do",
     )
     shallow = ("backbone.rgb.block1", "backbone.noise.block1")
     imagenet = xception.imagenet(_twice)

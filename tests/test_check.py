@@ -104,6 +104,7 @@ def test_a_bad_detector_and_a_bad_optimizer_fail(dfgrid, bad):
     code, out, _ = dfgrid("detector", "bad_detector", "--plugin", bad)
     assert code == 1
     assert "fail  evaluation\n      in eval mode a face's logits depend on the other faces of its batch" in out
+    assert "skip  all other checks: they build on the one that failed\nbad_detector: 3 of 4 checks" in out
     code, out, _ = dfgrid("optimizer", "bad_optimizer", "--plugin", bad)
     assert code == 1
     assert "fail  nothing left behind\n      the weights first.0.weight are not what they were, to the bit" in out

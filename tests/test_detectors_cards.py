@@ -88,3 +88,22 @@ def test_stale_cards_would_be_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("detectors.cards.FILE", changed)
     assert read_cards()["meso4"] != card("meso4")
     assert docs.PAGE.read_text(encoding="utf-8") != docs.page(read_cards())
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_list_breaks_no_name_and_cuts_no_word(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = dfgrid("list", "detectors")
+    table = shown[: shown.index("Besides these")]
+    assert all(len(line) <= width for line in table.splitlines())
+    assert "…" not in table
+    words = set(table.replace(",", " ").split())
+    assert {*DETECTORS.builtin(), "imagenet", "dfb", "methods", "Dosovitskiy"} <= words
+    assert ("efficientnet-pytorch" in words) == (width >= 100)
+
+
+def test_a_citation_is_authors_and_venue():
+    cards = read_cards()
+    assert cards["efficientnet_b4"].citation == "Tan and Le, ICML 2019"
+    assert cards["recce"].citation == "Cao et al., CVPR 2022"
+    assert all(card.citation for card in cards.values())

@@ -1,5 +1,6 @@
 """Every registered detector, and one from outside the project, is put through the public contract at the smallest size."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,51 @@ class Prints(Tiny):
     def __init__(self):
         super().__init__()
         print("loading")
+
+
+class Chatters(Tiny):
+    """8 px."""
+
+    def forward(self, images):
+        print("forward", len(images))
+        return super().forward(images)
+
+
+class Overwrites(Tiny):
+    """8 px. Normalises in place what others still need."""
+
+    def forward(self, images):
+        images.sub_(0.5)
+        return super().forward(images)
+
+
+class Relabels(Tiny):
+    """8 px."""
+
+    def objective(self, batch):
+        batch.labels.zero_()
+        return super().objective(batch)
+
+
+class Dice(Tiny):
+    """8 px. Its random numbers cannot be replayed."""
+
+    def objective(self, batch):
+        return super().objective(batch) * random.uniform(1, 2)
+
+
+class NeedsDepth(Tiny):
+    """8 px."""
+
+    needs = ("depth",)
+
+
+class Pair(Tiny):
+    """8 px."""
+
+    def forward(self, images):
+        prediction = super().forward(images)
+        return prediction.logits, prediction.features
 
 
 class Undocumented(Tiny):
@@ -234,7 +280,13 @@ def test_the_tiny_detector_keeps_the_contract():
     ("broken", "said"),
     [
         (nn.ReLU, "not a detectors.base.Detector"),
-        (Prints, "prints 'loading'"),
+        (Prints, "construction: prints 'loading'"),
+        (Chatters, "prediction: forward prints 'forward 8'"),
+        (Overwrites, "prediction: forward writes into the images"),
+        (Relabels, "gradients: objective writes into the batch that it is given (labels)"),
+        (Dice, "random numbers: from the same torch.manual_seed"),
+        (NeedsDepth, "construction: it needs 'depth', which nothing provides"),
+        (Pair, "prediction: forward gives a tuple"),
         (Undocumented, "docstring"),
         (NoSize, "size is 0"),
         (OneLogit, "not (2, 2)"),
@@ -260,6 +312,11 @@ def test_the_tiny_detector_keeps_the_contract():
 )
 def test_a_broken_detector_is_told_what_is_wrong(broken, said):
     assert said in "\n".join(check(broken, steps=5, rate=1e-1))
+
+
+@pytest.mark.parametrize("broken", [NoSize, OneLogit, Infinite, DropsInEval, Chatters, Overwrites, Pair])
+def test_what_the_other_checks_build_on_is_one_line(broken):
+    assert len(check(broken, steps=5, rate=1e-1)) == 1
 
 
 def test_the_check_leaves_the_caller_his_random_numbers():

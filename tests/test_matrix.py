@@ -21,7 +21,8 @@ FIRST_PASSES = {"roga": 2}
 def test_one_step_under_every_optimizer(name: str) -> None:
     """The loss is finite, a rule hands the weights on as it found them, BatchNorm counts its first passes, and the base moves."""
     torch.manual_seed(0)
-    detector = DETECTORS.build(name, size=DETECTORS.get(name).smallest).train()
+    # Channels last, as on a GPU: half the time for an Xception, and the rules meet weights that are not contiguous.
+    detector = DETECTORS.build(name, size=DETECTORS.get(name).smallest).to(memory_format=torch.channels_last).train()
     batch = faces(detector.size).only(torch.arange(4))  # a real and a fake face of each of two domains
     parameters = [p for p in detector.parameters() if p.requires_grad]
     counters = [m for m in detector.modules() if isinstance(m, _BatchNorm)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 # Into a file or a pipe there is no width to ask for; tables of the usual size fit into this.
-WIDTH = None if sys.stdout.isatty() else 120
+WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
 
 console = Console(highlight=False, width=WIDTH)
 errors = Console(stderr=True, highlight=False)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console
+
+if TYPE_CHECKING:
+    from detectors.cards import Card
 
 list_app = typer.Typer(help="List detectors, optimizers, datasets and grids.", no_args_is_help=True)
 
@@ -45,7 +49,7 @@ def detectors(
     ] = False,
 ) -> None:
     """Detectors: paper, backbone, size, cost, what training must give them, and where their weights come from."""
-    from benchmark.docs import millions, table
+    from benchmark.docs import table
     from detectors import DETECTORS
     from detectors.cards import read_cards
 
@@ -61,20 +65,39 @@ def detectors(
     if markdown:
         typer.echo(table(cards), nl=False)
         return
-    shown = Table(title="Detectors", title_justify="left")
-    for column in ("name", "detector", "backbone", "parameters", "GFLOPs", "input", "needs", "weights"):
-        shown.add_column(column, overflow="fold", justify="right" if column in ("parameters", "GFLOPs", "input") else "left")
-    for name, found in cards.items():
-        title = f"{found.title} ({found.year})" if found.year else found.title
-        cost = millions(found.parameters), f"{found.gflops:.3g}", f"{found.size} px"
-        shown.add_row(name, title, found.backbone, *cost, ", ".join(found.needs) or "–", ", ".join(found.weights) or "–")
-    for name in others:
-        shown.add_row(name, _summary(DETECTORS.get(name)), "", "", "", "", "", "")
-    console.print(shown)
-    console.print("Besides these: timm/<model>, every model of timm. A path is always a source of weights too, dfb is dfb:PATH.")
+    rows = {name: _row(found) for name, found in cards.items()}
+    rows |= {name: (_summary(DETECTORS.get(name)), *[""] * 6) for name in others}
+    console.print(_detector_table(rows, console.width))
+    console.print("Besides these: timm/<model>, any model of timm. Weights: none and PATH always, dfb is dfb:PATH.")
     console.print("Papers, pooling, normalisation, settings and PIM's insertion points: docs/detectors.md")
     if others:
         console.print("The size and cost of a plug-in's detectors: --measure")
+
+
+def _row(card: Card) -> tuple[str, ...]:
+    from benchmark.docs import millions
+
+    cost = millions(card.parameters), f"{card.gflops:.3g}", f"{card.size} px"
+    ways = ", ".join(way for way in card.weights if way != "none")
+    return card.citation or card.title, card.backbone, *cost, ", ".join(card.needs) or "–", ways or "–"
+
+
+def _detector_table(rows: dict[str, tuple[str, ...]], width: int) -> Table:
+    """The table for a terminal of `width` columns: no name is broken; below 100 the backbone is left out."""
+    table = Table(
+        title="Detectors", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("name", no_wrap=True)
+    backbone = width >= 100
+    # Where there is not room for whole sentences, every column is as wide as its longest word.
+    words = {"paper": 11, "backbone": 20, "params": 7, "GFLOPs": 6, "input": 6, "needs": 8, "weights": 9}
+    shown = [column for column in words if column != "backbone" or backbone]
+    for column in shown:
+        right = column in ("params", "GFLOPs", "input")
+        table.add_column(column, justify="right" if right else "left", width=words[column] if width < 120 else None)
+    for name, row in rows.items():
+        table.add_row(name, *(text for column, text in zip(words, row, strict=True) if column in shown))
+    return table
 
 
 @list_app.command()
