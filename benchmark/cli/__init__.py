@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import audit, check, data, experiments, interop, predict, probe, reference, results
+from benchmark.cli import audit, believe, check, data, experiments, interop, predict, probe, reference, results, status
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -27,12 +27,14 @@ app.command(rich_help_panel=DATA)(data.synth)
 app.command(rich_help_panel=DATA)(data.preprocess)
 app.add_typer(interop.import_app, name="import", rich_help_panel=DATA)
 app.add_typer(data.store_app, name="store", rich_help_panel=DATA)
-app.add_typer(experiments.grid_app, name="grid", rich_help_panel=RUN)
+app.add_typer(status.grid_app, name="grid", rich_help_panel=RUN)  # with the commands of `experiments`
 app.command(rich_help_panel=RUN)(experiments.train)
 app.command(rich_help_panel=RUN)(experiments.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.command(rich_help_panel=RESULTS)(audit.audit)
+app.command(rich_help_panel=RESULTS)(believe.reproduce)
+app.command(rich_help_panel=RESULTS)(believe.verify)
 app.add_typer(probe.probe_app, name="probe", rich_help_panel=RESULTS)
 app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
 app.add_typer(check.check_app, name="check", rich_help_panel=REFERENCE)
