@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from small_cell import cell, grid
 
 from benchmark.cli import main
 from benchmark.config import ConfigError
@@ -22,7 +23,6 @@ from benchmark.run import run_cell
 from benchmark.study import study_of
 from benchmark.verify import verify
 from results.record import Energy, Record
-from tests.small_cell import cell, grid
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "my_optimizer.py"
 
@@ -136,14 +136,14 @@ def test_what_moved_is_told_with_what_is_different(
 def test_what_is_missing_is_said(copy: Path, data: Path, tmp_path: Path) -> None:
     path = copy / cell().id / "record.json"
     record = Record.load(path)
-    with pytest.raises(ConfigError, match="no store below .* has the fingerprint .* of store stores/mini-a; give its folder"):
+    with pytest.raises(ConfigError, match=r"no store below .* has the fingerprint .* of store stores/mini-a; give its folder"):
         find_stores(record, tmp_path / "small")
     assert find_stores(record, tmp_path, [data / "stores" / "mini-b", data / "stores" / "mini-a"]).keys() == {
         "stores/mini-a",
         "stores/mini-b",
     }
     plugged = record.model_copy(update={"provenance": record.provenance.model_copy(update={"plugins": {"my.py": "1" * 64}})})
-    with pytest.raises(ConfigError, match="was made with the plug-in my.py"):
+    with pytest.raises(ConfigError, match=r"was made with the plug-in my\.py"):
         matching_plugins(plugged, [EXAMPLE])
     edit(path, lambda content: content.update(seed=7))
     with pytest.raises(ConfigError, match="its settings are those of resnet10-roga-s7"):
