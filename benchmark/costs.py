@@ -16,33 +16,44 @@ def recorded_seconds(cells: Iterable[Cell], folder: Path) -> dict[str, float]:
     """Seconds of each cell, from the records of `folder` (runs/<grid>) that are most like it; cells without any are left out.
 
     A record of the same detector, optimizer and data counts as it is, whatever its seed; one of the same detector and data, by the
-    ratio of the two rules' passes.
+    ratio of the two rules' passes, as counted in records, else as the rules say themselves (which is the least).
     """
     same: dict[str, list[float]] = {}
     alike: dict[str, list[float]] = {}
-    for path in folder.glob("*/record.json"):
-        try:
-            r = Record.load(path)
-        except RecordError:
-            continue
-        domains = len(r.data["train"]["methods"])
+    counted: dict[str, float] = {}
+    records = [record for path in sorted(folder.glob("*/record.json")) if (record := _read(path)) is not None]
+    for r in records:
+        if r.provenance.passes and r.steps:
+            counted[r.optimizer.name] = r.provenance.passes / r.steps
+
+    def per_step(name: str, settings: Mapping[str, object], domains: int) -> float:
+        return counted.get(name) or least_passes(name, settings, domains)
+
+    for r in records:
         key = _key(r.detector.name, r.detector.settings, r.data["train"], r.protocol)
         same.setdefault(f"{key} {r.optimizer.name}", []).append(r.provenance.seconds)
-        alike.setdefault(key, []).append(r.provenance.seconds / passes(r.optimizer.name, r.optimizer.settings, domains))
+        step = per_step(r.optimizer.name, r.optimizer.settings, len(r.data["train"]["methods"]))
+        alike.setdefault(key, []).append(r.provenance.seconds / step)
     found = {}
     for cell in cells:
         protocol = cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"})
         key = _key(cell.detector.name, cell.detector.settings, cell.train.model_dump(mode="json"), protocol)
-        per_pass = passes(cell.optimizer.name, cell.optimizer.settings, len(cell.train.methods))
         if f"{key} {cell.optimizer.name}" in same:
             found[cell.id] = fmean(same[f"{key} {cell.optimizer.name}"])
         elif key in alike:
-            found[cell.id] = fmean(alike[key]) * per_pass
+            found[cell.id] = fmean(alike[key]) * per_step(cell.optimizer.name, cell.optimizer.settings, len(cell.train.methods))
     return found
 
 
-def passes(name: str, settings: Mapping[str, object], domains: int) -> float:
-    """Passes of one step of a rule; 1 of one that is not known here (a plug-in's that is not loaded)."""
+def _read(path: Path) -> Record | None:
+    try:
+        return Record.load(path)
+    except RecordError:
+        return None
+
+
+def least_passes(name: str, settings: Mapping[str, object], domains: int) -> float:
+    """The least passes of one step of a rule; 1 of one that is not known here (a plug-in's that is not loaded)."""
     try:
         return float(OPTIMIZERS.build(name, **settings).passes(domains))
     except ValueError:

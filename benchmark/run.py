@@ -319,6 +319,7 @@ class _Run:
         self.diary.rows = [Row(*row) for row in state["diagnostics"]]
         self.begun, self.seconds_before = datetime.fromisoformat(state["begun"]), state["seconds"]
         self.restarts = state.get("restarts", 0) + 1
+        self.plan.spent.faces = state.get("spent", 0.0)
         self.meter = Meter(self.device, energy_of(state))
         return int(state["step"])
 
@@ -358,6 +359,7 @@ class _Run:
                 "begun": self.begun.isoformat(),
                 "seconds": self._seconds(),
                 "restarts": self.restarts,
+                "spent": self.plan.spent.faces,
                 "energy": self.meter.sample().model_dump(),
             },
         )
@@ -494,7 +496,7 @@ class _Run:
                 finished=datetime.now(timezone.utc),
                 seconds=seconds,
                 restarts=self.restarts,
-                passes=self.plan.steps * self.optimizer.rule.passes(len(cell.train.methods)),
+                passes=self.plan.spent.faces / cell.protocol.batch_size,
                 examples=self.plan.steps * cell.protocol.batch_size,
                 energy=self.meter.sample(),
             ),

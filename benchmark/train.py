@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from benchmark.augment import augment
 from benchmark.data import BalancedBatches
-from benchmark.objective import BatchObjective
+from benchmark.objective import BatchObjective, Spent
 from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
@@ -38,6 +38,7 @@ class Plan:
     micro_batch: int | None
     weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     ranks: Ranks | None = None
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def steps(self) -> int:
@@ -121,6 +122,7 @@ def train(
         pairs = "pairs" in detector.needs
         parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
         objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler, plan.ranks)
+        objective.spent = plan.spent
         loss = optimizer.step(objective)
         if schedule is not None:
             schedule.step()

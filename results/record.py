@@ -152,7 +152,8 @@ class Provenance(Strict):
         started, finished: ISO 8601 in UTC.
         seconds: time spent on the cell, over all its restarts.
         restarts: how often it went on from a checkpoint.
-        passes: forward and backward passes of training over a step's faces, as the rule counts them (at least); None if unknown.
+        passes: forward and backward passes of training over a step's faces, as counted: one over a domain's share of the faces
+            counts as that share, forward alone a third, a product with the Hessian three; None if unknown.
         examples: faces of all training steps, each counted once a step; None if unknown.
         energy: what the driver's counters say was used; None in records of versions that did not ask.
     """

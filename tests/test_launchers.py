@@ -83,6 +83,11 @@ def test_the_longest_is_begun_first(data: Path, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["provenance"]["seconds"] = 10.0
     path.write_text(json.dumps(content))
+    other = tmp_path / cells[6].id  # SAM with the other detector: it takes two passes a step
+    other.mkdir()
+    content = {**content, "cell": cells[6].id, "detector": {"name": "meso4"}, "optimizer": {"name": "sam", "base": "sgd"}}
+    content["provenance"] = {**content["provenance"], "passes": 2.0 * content["steps"]}
+    (other / "record.json").write_text(json.dumps(content))
     seconds = recorded_seconds(cells, tmp_path)
     assert seconds == {cells[0].id: 10.0, cells[1].id: 10.0, cells[2].id: 20.0, cells[3].id: 20.0}
     assert longest_first(cells, seconds) == [*cells[4:], cells[2], cells[3], cells[0], cells[1]]

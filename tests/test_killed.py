@@ -1,0 +1,83 @@
+"""kill -9 at ten random moments: what is on disk then is always enough to end in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from small_cell import CONTENT, assert_same, cell
+
+from benchmark.run import run_cell
+
+KILLS, SEED = 10, 6
+
+# One process imports everything and then only forks, so that ten lives cost ten times the run alone. Moments are drawn as shares of
+# what a life takes from its start to its end, so that some fall into building, some into training, and some into writing.
+SCRIPT = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+import benchmark.run as run
+from benchmark.config import Cell
+
+run.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+torch.set_num_threads(1)
+cell, folder, data = Cell.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+kills, draw = int(sys.argv[4]), random.Random(int(sys.argv[5]))
+moments = []
+
+def life():
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run.run_cell(cell, folder, data)
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+def until(child, moment):
+    end = time.monotonic() + moment
+    while time.monotonic() < end and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+def reached():
+    names = [n for n in ("cell.yaml", "checkpoint.pt", "checkpoint.part", "scores", "scores.parquet", "record.json")]
+    return [n for n in names if (folder / n).exists()]
+
+begun = time.monotonic()
+whole = float(sys.argv[6])
+for _ in range(kills):
+    moment = draw.uniform(0.05, 0.5) * whole
+    until(life(), moment)
+    moments.append([moment, reached()])
+    if (folder / "record.json").exists():
+        break
+child = life()
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0
+print(json.dumps(moments))
+"""
+
+
+def test_killed_at_ten_random_moments(data: Path, tmp_path: Path) -> None:
+    import time
+
+    long = cell(protocol={**CONTENT["protocol"], "epochs": 6, "evaluations_per_epoch": 2})
+    run_cell(long, tmp_path / "warm", data)  # decodes the faces
+    begun = time.monotonic()
+    run_cell(long, tmp_path / "whole", data)
+    whole = time.monotonic() - begun
+    command = [sys.executable, "-c", SCRIPT, long.model_dump_json(), str(tmp_path / "killed"), str(data), str(KILLS), str(SEED)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([*command, str(whole)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    moments = json.loads(done.stdout)
+    assert len(moments) == KILLS, "it was done before it was killed ten times"
+    assert_same(tmp_path / "whole", tmp_path / "killed")
