@@ -23,7 +23,6 @@ from detectors.base import Batch, Detector
 from optimizers.scaling import factor
 from optimizers.vector import Vector, copies
 
-
 FORWARD, HESSIAN = 1 / 3, 3.0
 """What a forward pass alone and a product with the Hessian cost, in forward and backward passes."""
 

@@ -22,6 +22,7 @@ from benchmark.heartbeat import FILE, SILENT, Heartbeat, read_beat
 from benchmark.launch import LAUNCHERS, check_launcher, run_cells, write_index
 from benchmark.pool import slots
 from benchmark.run import run_cell
+from benchmark.same_name import check_same_grid
 from benchmark.standing import standing
 from benchmark.study import study_of
 from results.index import GridIndex
@@ -144,7 +145,7 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "1 of 2 cells done, 1 failed" in told
     assert "the loss is not finite at step" in told
-    assert dfgrid("grid", "status", "small", "--watch")[1] == told  # nothing runs: it looks once
+    assert dfgrid("grid", "status", "small", "--watch")[1].strip() == told.strip()  # nothing runs: it looks once
     code, told = dfgrid("grid", "retry", "small", "--failed", "--data", data)
     assert code == 1  # it fails again
     assert "1 of 1 cells failed" in told
@@ -160,24 +161,35 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
 
 
 def test_two_grids_of_one_name(dfgrid: Any, data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "g.yaml"
-    path.write_text(yaml.safe_dump(CONTENT))
-    assert dfgrid("grid", "run", path, "--data", data)[0] == 0
-    before = (tmp_path / "runs" / "small" / "grid.json").read_bytes()
-    path.write_text(yaml.safe_dump({**CONTENT, "protocol": {**CONTENT["protocol"], "epochs": 2}}))
-    code, told = dfgrid("grid", "run", path, "--data", data)
+    longer = {**CONTENT["protocol"], "epochs": 2}
+    folder = tmp_path / "runs" / "small"
+    write_index(study_of(grid()), folder)
+    run_cell(cell(), folder / cell().id, data)
+    before = (folder / "grid.json").read_bytes()
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({**CONTENT, "protocol": longer}))
+    code, told = dfgrid("grid", "run", "g.yaml", "--data", data)
     assert code == 2
     assert "runs/small holds another grid of the name 'small': protocol.epochs is 1 there and 2 here; give this one" in told
-    assert (tmp_path / "runs" / "small" / "grid.json").read_bytes() == before
-    path.write_text(yaml.safe_dump({**CONTENT, "seeds": [0, 1]}))  # more of the same
-    assert dfgrid("grid", "run", path, "--data", data)[0] == 0
-    path.write_text(yaml.safe_dump({**CONTENT, "seeds": [1]}))
-    code, told = dfgrid("grid", "run", path, "--data", data)
+    assert (folder / "grid.json").read_bytes() == before
+
+    assert check_same_grid(study_of(grid(seeds=[0, 1])), folder) == []  # more of the same
+    (sentence,) = check_same_grid(study_of(grid(seeds=[1])), folder)
+    assert "has cells that this grid does not want any more: resnet10-roga-s0" in sentence
+    assert check_same_grid(study_of(grid(protocol=longer)), tmp_path / "runs" / "another") == []
+    (folder / "grid.json").write_text("torn")
+    assert check_same_grid(study_of(grid(protocol=longer)), folder) == []
+
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(CONTENT))
+    write_index(study_of(grid(protocol=longer)), folder)
+    (folder / cell(protocol=longer).id).mkdir()
+    (folder / cell(protocol=longer).id / "checkpoint.pt").touch()
+    code, told = dfgrid("grid", "run", "g.yaml", "--data", data)
+    assert code == 2
+    assert "has other settings; give this one another name" in told
+    code, told = dfgrid("grid", "run", "g.yaml", "--data", data, "--replace")
     assert code == 0
-    assert "has cells that this grid does not want any more: resnet10-roga-s0" in told
-    path.write_text(yaml.safe_dump({**CONTENT, "seeds": [1], "protocol": {**CONTENT["protocol"], "epochs": 2}}))
-    assert dfgrid("grid", "run", path, "--data", data, "--replace")[0] == 0
-    assert len(GridIndex.read(tmp_path / "runs" / "small").records) == 1
+    assert "nothing to run, all 1 cells are done" in told
+    assert list(GridIndex.read(folder).records) == [cell().id]
 
 
 def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path, tmp_path: Path) -> None:
