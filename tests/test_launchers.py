@@ -18,8 +18,9 @@ from small_cell import CONTENT, cell, grid
 from benchmark.cli import main
 from benchmark.config import ConfigError
 from benchmark.costs import longest_first, recorded_seconds
+from benchmark.evaluate import Diverged
 from benchmark.heartbeat import FILE, SILENT, Heartbeat, read_beat
-from benchmark.launch import LAUNCHERS, check_launcher, run_cells, write_index
+from benchmark.launch import LAUNCHERS, Job, check_launcher, write_index
 from benchmark.pool import slots
 from benchmark.run import run_cell
 from benchmark.same_name import check_same_grid
@@ -140,7 +141,11 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     two = grid(optimizers=WILD)
     folder = tmp_path / "runs" / "small"
     write_index(study_of(two), folder)
-    assert run_cells(two.cells(), folder, data).finished == [two.cells()[1].id]
+    wild, tame = two.cells()
+    run_cell(tame, folder / tame.id, data)
+    with pytest.raises(Diverged) as error:
+        run_cell(wild, folder / wild.id, data)
+    Job([wild], folder, data, "cpu", 1, 1, lambda event: None).book(wild, str(error.value))
     code, told = dfgrid("grid", "status", "small")
     assert code == 0
     assert "1 of 2 cells done, 1 failed" in told
