@@ -275,10 +275,14 @@ class BalancedBatches:
             order[:, i, 1] = draw(fakes, self.steps * self.share).reshape(self.steps, self.share)
         return order
 
+    def positions(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of `frames` of one row of `epoch`, in the batch's order."""
+        return step.reshape(-1)
+
     def batch(self, step: NDArray[np.int64]) -> Batch:
         """The faces of one row of `epoch`, domain by domain."""
         k, _, share = step.shape
-        positions = step.reshape(-1)
+        positions = self.positions(step)
         return Batch(
             images=self.frames.pixels(positions),
             labels=torch.arange(2).repeat_interleave(share).repeat(k),

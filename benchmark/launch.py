@@ -1,23 +1,19 @@
-"""Where cells run: here, in worker processes. A cell that fails is written down and the others go on."""
+"""Where cells run: here in worker processes, or on a cluster. A cell that fails is written down and the others go on."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
-import queue
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 from benchmark.config import Cell, ConfigError
+from benchmark.costs import longest_first, recorded_seconds
 from benchmark.study import Study
-from optimizers.registry import RegistryError
+from optimizers.registry import RegistryError, did_you_mean
 from preprocessing.errors import PreprocessingError
 from preprocessing.store import FaceStore
 from results.index import GridFile, GridIndex, WantedCell, WantedTest, save_failure
@@ -25,6 +21,9 @@ from results.record import RecordError
 
 ATTEMPTS = 2
 """How often a cell is started whose worker process died (killed for memory, say) before it is written down as failed."""
+
+LAUNCHERS = {"local": "benchmark.pool:run", "ray": "benchmark.ray_cluster:run"}
+"""Name -> "module:function" that is given a `Job`. The module is imported when it is asked for."""
 
 MISTAKES = (ConfigError, RegistryError, PreprocessingError, RecordError)
 """What a user can mend: shown as one sentence, without a traceback."""
@@ -51,6 +50,51 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """What a launcher is asked to do, and where it says what became of it.
+
+    Attributes:
+        todo: cells in the order in which they are best begun.
+        folder, data, device, workers, threads, on_event, address: as in `run_cells`.
+        outcome: every cell of `todo` ends up in one of its lists.
+    """
+
+    todo: list[Cell]
+    folder: Path
+    data: Path
+    device: str
+    workers: int
+    threads: int
+    on_event: Callable[[Event], None]
+    address: str | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def book(self, cell: Cell, reason: str) -> None:
+        """Note how a cell ended: "" finished, `STOPPED`, `BUSY`, or why it failed."""
+        if reason in ENDINGS:
+            stage = ENDINGS[reason]
+            getattr(self.outcome, stage).append(cell.id)
+            self.on_event(Event(cell.id, stage))
+            return
+        target = self.folder / cell.id
+        target.mkdir(parents=True, exist_ok=True)
+        if not (target / "cell.yaml").exists():  # it failed before it wrote this itself; `grid retry` reads it
+            write_cell(cell, target)
+        save_failure(target / "failure.json", reason)
+        self.outcome.failed[cell.id] = reason
+        self.on_event(Event(cell.id, "failed", reason=reason))
+
+
+STOPPED, BUSY = "stopped", "busy"
+ENDINGS = {"": "finished", STOPPED: "stopped", BUSY: "busy"}
+
+
+def write_cell(cell: Cell, folder: Path) -> None:
+    """Write a cell's resolved settings to cell.yaml."""
+    (folder / "cell.yaml").write_text(yaml.safe_dump(cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def write_index(study: Study, folder: Path, add: bool = False) -> None:
@@ -89,17 +133,23 @@ def run_cells(
     workers: int = 1,
     threads: int = 1,
     on_event: Callable[[Event], None] = lambda event: None,
+    launcher: str = "local",
+    address: str | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Run every cell that has no record yet.
 
     Args:
-        cells: what to run, in this order.
+        cells: what to run; begun with the longest, as far as `seconds` or the records in `folder` tell.
         folder: `runs/<grid>`; each cell has a folder of its own in it.
         data: folder that relative store names belong to.
         device: torch's name of the device.
-        workers: processes.
+        workers: cells at the same time; 0: as many as there are GPUs, or groups of `threads` cores.
         threads: of each process; a cell keeps to the number that it was begun with.
         on_event: told about progress, in this process.
+        launcher: key of `LAUNCHERS`.
+        address: of the cluster, for a launcher that has one.
+        seconds: cell id -> what it is expected to take; from the records in `folder` where it is not given.
 
     Under torchrun every process calls this, and they run the cells together, one after the other (see `benchmark.together`).
 
@@ -115,8 +165,27 @@ def run_cells(
     if todo and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         _run_together(todo, folder, data, device, threads, on_event, outcome)
     elif todo:
-        _Pool(todo, folder, data, device, workers, threads, on_event, outcome).run()
+        todo = longest_first(todo, {**recorded_seconds(todo, folder), **(seconds or {})})
+        _launch(launcher, Job(todo, folder, data, device, workers, threads, on_event, address, outcome))
     return outcome
+
+
+def check_launcher(launcher: str, address: str | None = None) -> None:
+    """Refuse a launcher that is not known, or an address that it has no use for.
+
+    Raises:
+        ConfigError: one of both.
+    """
+    if launcher not in LAUNCHERS:
+        raise ConfigError(f"unknown launcher '{launcher}', {did_you_mean(launcher, LAUNCHERS)}")
+    if address is not None and launcher == "local":
+        raise ConfigError(f"--address {address}: the launcher 'local' runs on this machine alone; take --launcher ray")
+
+
+def _launch(launcher: str, job: Job) -> None:
+    check_launcher(launcher, job.address)
+    module, _, function = LAUNCHERS[launcher].partition(":")
+    getattr(import_module(module), function)(job)
 
 
 def _run_together(
@@ -158,167 +227,3 @@ def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:
             finished_record(cell, folder / cell.id, fingerprints)
             done.add(cell.id)
     return done
-
-
-class _Pool:
-    def __init__(
-        self,
-        todo: list[Cell],
-        folder: Path,
-        data: Path,
-        device: str,
-        workers: int,
-        threads: int,
-        on_event: Callable[[Event], None],
-        outcome: Outcome,
-    ) -> None:
-        self.folder, self.data, self.device, self.on_event, self.outcome = folder, data, device, on_event, outcome
-        self.workers = min(workers, len(todo))
-        self.threads = threads
-        self.running: dict[Future[str], Cell] = {}
-        context = mp.get_context("spawn")  # fork would copy torch's threads in an undefined state
-        self.context = context
-        self.events: Any = context.Queue()
-        self.stop: Any = context.Event()
-        self.attempts = {cell.id: 0 for cell in todo}
-        self.todo = todo
-
-    def run(self) -> None:
-        while self.todo and not self.stop.is_set():
-            pool = ProcessPoolExecutor(self.workers, self.context, _start_worker, (self.events, self.stop, self.threads))
-            try:
-                self._drain(pool)
-            except KeyboardInterrupt:
-                self.stop.set()
-                self._wait_for_checkpoints(pool)
-                for future, cell in self.running.items():
-                    whole = future.done() and not future.cancelled() and future.exception() is None
-                    self._book(cell, future.result() if whole else STOPPED)
-                self.outcome.stopped += [cell.id for cell in self.todo]
-            finally:
-                pool.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
-
-    def _drain(self, pool: ProcessPoolExecutor) -> None:
-        """Hand out cells until none is left or the pool breaks; the cells of a broken pool are tried again."""
-        waiting, self.todo, self.running = self.todo, [], {}
-        broken = False
-        try:
-            while self.running or (waiting and not broken):
-                while waiting and len(self.running) < self.workers and not broken:
-                    self._submit(pool, waiting.pop(0))
-                done, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
-                self._forward()
-                for future in done:
-                    cell = self.running.pop(future)
-                    try:
-                        self._book(cell, future.result())
-                    except BrokenProcessPool:
-                        broken = True
-                        if self.attempts[cell.id] < ATTEMPTS:
-                            waiting.insert(0, cell)
-                        else:
-                            self._fail(cell, "its worker process was killed (out of memory?)")
-        finally:
-            self.todo = waiting
-
-    def _submit(self, pool: ProcessPoolExecutor, cell: Cell) -> None:
-        self.attempts[cell.id] += 1
-        task = (cell.model_dump(mode="json"), str(self.folder / cell.id), str(self.data), self.device, self.threads)
-        # The process that this may start inherits the mask: a Ctrl-C, which the terminal sends to all, is for the parent alone.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.running[pool.submit(_run_one, *task)] = cell
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-    def _book(self, cell: Cell, reason: str) -> None:
-        if not reason:
-            self.outcome.finished.append(cell.id)
-            self.on_event(Event(cell.id, "finished"))
-        elif reason == STOPPED:
-            self.outcome.stopped.append(cell.id)
-            self.on_event(Event(cell.id, "stopped"))
-        elif reason == BUSY:
-            self.outcome.busy.append(cell.id)
-            self.on_event(Event(cell.id, "busy"))
-        else:
-            self._fail(cell, reason)
-
-    def _fail(self, cell: Cell, reason: str) -> None:
-        target = self.folder / cell.id
-        target.mkdir(parents=True, exist_ok=True)
-        save_failure(target / "failure.json", reason)
-        self.outcome.failed[cell.id] = reason
-        self.on_event(Event(cell.id, "failed", reason=reason))
-
-    def _forward(self) -> None:
-        while True:
-            try:
-                self.on_event(self.events.get_nowait())
-            except queue.Empty:
-                return
-
-    def _wait_for_checkpoints(self, pool: ProcessPoolExecutor) -> None:
-        processes = list((pool._processes or {}).values())
-        try:
-            pool.shutdown(wait=True, cancel_futures=True)
-        except KeyboardInterrupt:
-            for process in processes:
-                process.kill()
-
-
-STOPPED, BUSY = "stopped", "busy"
-_events: Any = None
-_stop: Any = None
-
-
-def _start_worker(events: Any, stop: Any, threads: int) -> None:
-    """Once per worker process: its threads, Ctrl-C left to the parent, and no life without it."""
-    global _events, _stop
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    import cv2
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    torch.set_num_threads(threads)
-    _events, _stop = events, stop
-
-
-def _follow_parent() -> None:
-    """End this process when the parent has ended, however: its cell would stay locked, and the next run be refused."""
-    parent = mp.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run_one(settings: dict[str, Any], folder: str, data: str, device: str, threads: int) -> str:
-    """One cell in a worker process; returns "" or the reason why there is no record."""
-    from benchmark.evaluate import Diverged
-    from benchmark.run import Busy, run_cell
-    from benchmark.train import Stopped
-
-    cell = Cell.model_validate(settings)
-    last = 0.0
-
-    def report(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        if done >= total or time.monotonic() - last > 0.2:
-            last = time.monotonic()
-            _events.put(Event(cell.id, stage, done, total))
-
-    try:
-        run_cell(cell, Path(folder), Path(data), device, threads, report, _stop.is_set)
-    except Stopped:
-        return STOPPED
-    except Busy:
-        return BUSY
-    except (*MISTAKES, Diverged) as error:
-        return str(error)
-    except Exception as error:  # one broken cell must not end the grid; the whole story is in its folder
-        import traceback
-
-        Path(folder, "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return f"{type(error).__name__}: {error} (see {cell.id}/traceback.txt)"
-    return ""

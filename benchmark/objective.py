@@ -24,6 +24,16 @@ from detectors.base import Batch, Detector
 from optimizers.scaling import factor
 from optimizers.vector import Vector, copies
 
+FORWARD, HESSIAN = 1 / 3, 3.0
+"""What a forward pass alone and a product with the Hessian cost, in forward and backward passes."""
+
+
+@dataclass
+class Spent:
+    """Faces that went forward and backward; FORWARD and HESSIAN say what else counts."""
+
+    faces: float = 0.0
+
 
 @dataclass(frozen=True)
 class LaterPasses:
@@ -75,6 +85,7 @@ class BatchObjective:
         later: departures from the first two rules above; none by default.
 
     Attributes:
+        spent: where the passes are counted, those of the domains too; None counts nothing.
         diagnostics: what the passes noticed, by name, as `Rule.diagnostics`: "realised_cosine", the least of the step's shifts
             (see `benchmark.precision.realised_cosine`), where weights are rounded.
 
@@ -114,6 +125,7 @@ class BatchObjective:
         self._loss: Tensor | None = None
         self._domains: list[BatchObjective] | None = None
         self._masks: list[tuple[Tensor, Tensor | None]] = []
+        self.spent: Spent | None = None
 
     @property
     def loss(self) -> Tensor:
@@ -156,6 +168,7 @@ class BatchObjective:
             return _derivative(along, self.parameters) if along.requires_grad else Vector({})
 
         # Of the ways to compute attention only the plain one has a second derivative.
+        self._count(HESSIAN - 1.0)
         with sdpa_kernel(SDPBackend.MATH):
             return self._pass(at, self.parameters, product)
 
@@ -187,6 +200,7 @@ class BatchObjective:
 
     def _pass(self, at: Vector | None, leaves: Sequence[Tensor], differentiate: Callable[[Tensor], Vector]) -> Vector:
         """The sum of `differentiate`, a vector over `leaves`, over the micro-batches' shares of the mean loss."""
+        self._count(1.0 if leaves else FORWARD)
         first = self._loss is None
         scale = None if self.scaler is None else factor(self.scaler, self.device)
         losses, masks, total = [], [], Vector({})
@@ -228,6 +242,10 @@ class BatchObjective:
         loss = torch.zeros((), dtype=torch.float64, device=self.device) + sum(losses)
         self.ranks.average_buffers(self.detector, sum(len(batch) for batch in self.batches) / self.examples)
         return self.ranks.summed([loss])[0].to(torch.promote_types(self.parameters[0].dtype, torch.float32))
+
+    def _count(self, passes: float) -> None:
+        if self.spent is not None:
+            self.spent.faces += passes * self.examples
 
     def _note(self, cosine: Tensor) -> None:
         known = self.diagnostics.get("realised_cosine")

@@ -49,9 +49,14 @@ class PlainBatches:
         order = stream("order", self.seed, epoch).permutation(len(self.rows))
         return [order[start : start + self.size] for start in range(0, len(order), self.size)]
 
+    def positions(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of `frames` of one entry of `epoch`."""
+        found: NDArray[np.int64] = self.rows[step]
+        return found
+
     def batch(self, step: NDArray[np.int64]) -> Batch:
         """The faces of one entry of `epoch`."""
-        positions = self.rows[step]
+        positions = self.positions(step)
         return Batch(
             images=self.frames.pixels(positions),
             labels=torch.from_numpy(self.labels[step]),

@@ -80,6 +80,16 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
+def inexact(device: str) -> str:
+    """Why a run may not repeat to the bit; empty where it does."""
+    if not device.startswith("cuda"):
+        return ""
+    return (
+        "torch was asked for deterministic kernels (torch.use_deterministic_algorithms, warn_only), but some CUDA operations have "
+        "none, and another GPU, driver or cuDNN adds in another order"
+    )
+
+
 def own_version() -> str:
     """Version of dfgrid."""
     try:

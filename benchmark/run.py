@@ -24,9 +24,12 @@ from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import CachedImages, FaceFrames, choose, split_warnings, without_face
 from benchmark.diagnostics import Diary, Probe, schedule
+from benchmark.energy import Meter
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
+from benchmark.heartbeat import Heartbeat
 from benchmark.mini import drawn_warnings
+from benchmark.mishaps import check_finite, in_memory, place_to_write, unchanged_stores
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective, LaterPasses
 from benchmark.precision import FAITHFUL
@@ -41,7 +44,7 @@ from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from preprocessing.store import FaceStore
 from results.diagnostics import FILE, Row, table
-from results.record import FORMAT, DetectorUsed, Measure, OptimizerUsed, Provenance, Record
+from results.record import FORMAT, DetectorUsed, Energy, Measure, OptimizerUsed, Provenance, Record
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
@@ -101,6 +104,11 @@ def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
 def faces_of(store: FaceStore) -> dict[str, Any]:
     """What a checkpoint keeps of its training faces: the settings that they were made with, and what the store notes of them."""
     return {"settings": store.info["settings"], "notes": store.info.get("notes", [])}
+
+
+def energy_of(state: dict[str, Any]) -> Energy:
+    """What a checkpoint's run had used; unknown in one of a version that did not ask."""
+    return Energy.model_validate(state.get("energy") or {"joules": None, "source": "an older version did not ask"})
 
 
 def plugin_hashes(cell: Cell) -> dict[str, str]:
@@ -166,7 +174,7 @@ def run_cell(
         Stopped: `should_stop` said so.
     """
     load_plugins(cell.plugins)
-    folder.mkdir(parents=True, exist_ok=True)
+    place_to_write(folder)
     torch.set_num_threads(threads)
     lock = FileLock(folder / ".lock", timeout=0)
 
@@ -181,7 +189,8 @@ def run_cell(
             take()
         else:
             ranks.first(take)
-        return _Run(cell, folder, data, device, report, should_stop, ranks).record()
+        with Heartbeat(folder, report, ranks is None or ranks.rank == 0) as heart:
+            return _Run(cell, folder, data, device, heart.report, should_stop, ranks).record()
     finally:
         lock.release()
 
@@ -215,6 +224,7 @@ class _Run:
         self.curve: list[tuple[int, float]] = []
         self.pending: list[Tensor] = []
         self.saved_at = time.monotonic()
+        self.restarts, self.meter = 0, Meter(device)
 
     def record(self) -> Record:
         """The finished record: read if it is there, else made."""
@@ -237,7 +247,8 @@ class _Run:
         if self.writes:
             self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
-            train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
+            with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan):
+                train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
             return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
         finally:
             if self.writes:
@@ -305,13 +316,13 @@ class _Run:
 
     def _resume(self) -> int:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        kept = checkpoint.latest(self.folder)
+        if kept is None:
             seed_rank(self.cell.seed, self.ranks.rank if self.ranks else 0)
             if self.writes:
                 self.kept.remove()  # of a run that has left no checkpoint; they may be another code's
             return 0
-        state = checkpoint.load(path)
+        path, state = kept
         check_same(path, state["stores"], self.fingerprints, "content of store")
         self.tested = state["stores"]
         check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
@@ -328,6 +339,9 @@ class _Run:
         self.pending = [torch.tensor(loss, dtype=torch.float64) for loss in state["pending"]]
         self.diary.rows = [Row(*row) for row in state["diagnostics"]]
         self.begun, self.seconds_before = datetime.fromisoformat(state["begun"]), state["seconds"]
+        self.restarts = state.get("restarts", 0) + 1
+        self.plan.spent.faces = state.get("spent", 0.0)
+        self.meter = Meter(self.device, energy_of(state))
         return int(state["step"])
 
     def _circumstances(self) -> dict[str, str]:
@@ -341,7 +355,9 @@ class _Run:
     def _save(self, step: int) -> None:
         self.random = [random_state()] if self.ranks is None else self.ranks.gather(random_state())
         self.saved_at = time.monotonic()
+        self._check_finite(step)
         if self.writes:
+            unchanged_stores(self.stores, self.fingerprints)
             self._write_checkpoint(step)
 
     def _write_checkpoint(self, step: int) -> None:
@@ -365,6 +381,9 @@ class _Run:
                 "pending": [float(loss) for loss in self.pending],
                 "begun": self.begun.isoformat(),
                 "seconds": self._seconds(),
+                "restarts": self.restarts,
+                "spent": self.plan.spent.faces,
+                "energy": self.meter.sample().model_dump(),
             },
         )
 
@@ -376,6 +395,8 @@ class _Run:
         if self.writes:
             self.diary.after(step, self.writer, self.optimizer.diagnostics)
         self.report("train", step, self.plan.steps)
+        if not self.device.startswith("cuda"):  # where nothing has to wait for the answer
+            self._check_finite(step, weights=False)
         if step == 1 and self.cell.protocol.weights_dtype != "fp32":
             self._look_at_precision(step)  # at once, not after an epoch
         stop, due = self.should_stop(), time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
@@ -390,17 +411,18 @@ class _Run:
             raise Stopped(f"stopped after step {step} of {self.plan.steps}; run the same command to go on")
 
     def _evaluate(self, step: int) -> None:
+        self._check_finite(step)
         loss = float(torch.stack([p.double().cpu() for p in self.pending]).mean())
-        if not torch.isfinite(torch.tensor(loss)):
-            raise Diverged(
-                f"the loss is not finite after step {step} of {self.plan.steps}; take a lower learning rate or clip the gradient"
-            )
         self.pending = []
         self.curve.append((step, loss))
         self._look_at_precision(step)
         if self.writes:
             self._score(step, loss)
         self._save(step)
+
+    def _check_finite(self, step: int, weights: bool = True) -> None:
+        """Before anything is kept: the last checkpoint is then one from before the accident."""
+        check_finite(self.folder, self.plan, step, self.pending, self.detector if weights else None, self.writes)
 
     def _look_at_precision(self, step: int) -> None:
         """Say once what is left of the shifts where weights are rounded, and end a run whose gradients never fit float16."""
@@ -461,6 +483,7 @@ class _Run:
         for step in steps:
             self.measures += [m for m in validated if m.step == step]
             self._add(tested[step])
+        unchanged_stores(self.stores, self.fingerprints)
         cell = self.cell
         head, dirty = provenance.commit()
         seconds = self._seconds()
@@ -505,8 +528,13 @@ class _Run:
                 stores=self.fingerprints,
                 faces={name: store.info["settings"] for name, store in self.stores.items()},
                 deterministic=not self.device.startswith("cuda"),
+                inexact=provenance.inexact(self.device),
                 started=self.begun,
                 finished=datetime.now(timezone.utc),
                 seconds=seconds,
+                restarts=self.restarts,
+                passes=self.plan.spent.faces / cell.protocol.batch_size,
+                examples=self.plan.steps * cell.protocol.batch_size,
+                energy=self.meter.sample(),
             ),
         )

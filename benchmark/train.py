@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from benchmark.augment import augment
 from benchmark.data import Annotate, BalancedBatches, FaceFrames
-from benchmark.objective import BatchObjective, LaterPasses
+from benchmark.objective import BatchObjective, LaterPasses, Spent
 from benchmark.plain_batches import PlainBatches
 from benchmark.protocol import Protocol as Switches
 from benchmark.ranks import Ranks
@@ -31,9 +33,13 @@ class Batches(Protocol):
     """The order of training: `epoch` gives the steps of an epoch, and `batch` the faces of one of them."""
 
     steps: int
+    frames: FaceFrames
 
     def epoch(self, epoch: int) -> Any:
         """A sequence of `steps` entries; depends on (seed, epoch) alone."""
+
+    def positions(self, step: Any) -> NDArray[np.int64]:
+        """Rows of `frames` that one entry of `epoch` stands for, in the batch's order."""
 
     def batch(self, step: Any) -> Batch:
         """The faces of one entry of `epoch`."""
@@ -66,6 +72,7 @@ class Plan:
     stepping: Literal["step", "epoch", "never"] = "step"
     weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     ranks: Ranks | None = None
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def steps(self) -> int:
@@ -157,6 +164,7 @@ def train(
         parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
         scaler = optimizer.scaler
         objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
+        objective.spent = plan.spent
         loss = optimizer.step(objective)
         if schedule is not None and (plan.stepping == "step" or (plan.stepping == "epoch" and within + 1 == plan.batches.steps)):
             schedule.step()

@@ -119,6 +119,18 @@ class OptimizerUsed(Strict):
         return self.label or self.name
 
 
+class Energy(Strict):
+    """Energy of a device while a cell ran, everything else that the device did then included.
+
+    Attributes:
+        joules: None where no counter can be read.
+        source: the counter, such as "NVML, the whole GPU"; where there is none, why.
+    """
+
+    joules: float | None = Field(ge=0)
+    source: str
+
+
 class Provenance(Strict):
     """Under which circumstances a record came about; host-independent.
 
@@ -136,8 +148,14 @@ class Provenance(Strict):
         stores: name of a face store -> its fingerprint.
         faces: name of a face store -> the settings that its faces were made with: mode, switches, size, landmark model.
         deterministic: whether torch was told to use deterministic algorithms only.
+        inexact: why the numbers may not repeat to the bit on this machine; empty where they do.
         started, finished: ISO 8601 in UTC.
         seconds: time spent on the cell, over all its restarts.
+        restarts: how often it went on from a checkpoint.
+        passes: forward and backward passes of training over a step's faces, as counted: one over a domain's share of the faces
+            counts as that share, forward alone a third, a product with the Hessian three; None if unknown.
+        examples: faces of all training steps, each counted once a step; None if unknown.
+        energy: what the driver's counters say was used; None in records of versions that did not ask.
     """
 
     version: str
@@ -155,9 +173,14 @@ class Provenance(Strict):
     stores: dict[str, str]
     faces: dict[str, Settings] = Field(default_factory=dict)
     deterministic: bool
+    inexact: str = ""
     started: AwareDatetime
     finished: AwareDatetime
     seconds: float = Field(ge=0)
+    restarts: int = Field(0, ge=0)
+    passes: float | None = Field(None, ge=0)
+    examples: int | None = Field(None, ge=0)
+    energy: Energy | None = None
 
     @model_validator(mode="after")
     def _times(self) -> Provenance:

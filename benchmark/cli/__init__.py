@@ -7,7 +7,22 @@ import sys
 
 import typer
 
-from benchmark.cli import audit, check, data, experiments, interop, papers, plan, predict, probe, protocol, reference, results
+from benchmark.cli import (
+    audit,
+    believe,
+    check,
+    data,
+    experiments,
+    interop,
+    papers,
+    plan,
+    predict,
+    probe,
+    protocol,
+    reference,
+    results,
+    status,
+)
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -27,13 +42,15 @@ app.command(rich_help_panel=DATA)(data.synth)
 app.command(rich_help_panel=DATA)(data.preprocess)
 app.add_typer(interop.import_app, name="import", rich_help_panel=DATA)
 app.add_typer(data.store_app, name="store", rich_help_panel=DATA)
-app.add_typer(experiments.grid_app, name="grid", rich_help_panel=RUN)
-experiments.grid_app.command("plan")(plan.grid_plan)
+app.add_typer(status.grid_app, name="grid", rich_help_panel=RUN)  # with the commands of `experiments`
+status.grid_app.command("plan")(plan.grid_plan)
 app.command(rich_help_panel=RUN)(experiments.train)
 app.command(rich_help_panel=RUN)(experiments.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.command(rich_help_panel=RESULTS)(audit.audit)
+app.command(rich_help_panel=RESULTS)(believe.reproduce)
+app.command(rich_help_panel=RESULTS)(believe.verify)
 app.add_typer(probe.probe_app, name="probe", rich_help_panel=RESULTS)
 app.add_typer(protocol.protocol_app, name="protocol", rich_help_panel=RESULTS)
 reference.list_app.command("tables")(papers.tables)

@@ -27,7 +27,15 @@ DataOrMini = Annotated[
 ]
 Runs = Annotated[Path, typer.Option("--runs", envvar="DFGRID_RUNS", help="Folder for runs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Workers = Annotated[int, typer.Option(min=1, help="Cells that run at the same time, each in a process of its own.")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Cells that run at the same time, each in a process of its own; 0: one for each GPU, or group of --threads cores.",
+    ),
+]
+Launcher = Annotated[str, typer.Option(help="Where cells run: local, or ray (an existing Ray cluster, which does the scheduling).")]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, or the one on this machine.")]
 Threads = Annotated[
     int,
     typer.Option(min=1, help="torch's threads in each process; a cell keeps to its number, on which last digits depend."),
@@ -99,13 +107,20 @@ def run_grid(
     only: list[str] | None = None,
     threads: int = 1,
     add: bool = False,
+    launcher: str = "local",
+    address: str | None = None,
+    replace: bool = False,
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
-    from benchmark.launch import Event, finished, run_cells, write_index
+    from benchmark.launch import check_launcher, finished, write_index
+    from benchmark.mishaps import place_to_write
+    from benchmark.same_name import check_same_grid
     from detectors import DETECTORS
 
-    check_device(device)
+    check_launcher(launcher, address)
+    if launcher == "local":  # elsewhere, another machine's devices count
+        check_device(device)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
     console.quiet = not first
     cells = chosen(study.cells(), only)
@@ -120,13 +135,38 @@ def run_grid(
     done = finished(cells, folder, data)
     todo = [c for c in cells if c.id not in done]
     if first:
+        place_to_write(folder)
+        for sentence in [] if add or replace else check_same_grid(study, folder):
+            warn(sentence)
         write_index(study, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
         return None
-    names = {c.id: " / ".join(filter(None, (c.part, c.detector.title, c.optimizer.title, f"seed {c.seed}"))) for c in cells}
+    outcome = run_study_cells(study.name, todo, folder, data, device, workers, threads, launcher, address, steps)
+    if done:
+        console.print(f"{len(done)} cells were done already")
+    return outcome
+
+
+def run_study_cells(
+    name: str,
+    todo: list[Any],
+    folder: Path,
+    data: Path,
+    device: str,
+    workers: int,
+    threads: int,
+    launcher: str,
+    address: str | None,
+    steps: dict[str, int] | None = None,
+) -> Any:
+    """Run cells with progress bars and say what became of them; returns the outcome."""
+    from benchmark.launch import Event, run_cells
+
+    steps = steps if steps is not None else look_ahead(todo, data)[0]
+    names = {c.id: " / ".join(filter(None, (c.part, c.detector.title, c.optimizer.title, f"seed {c.seed}"))) for c in todo}
     with progress() as bar:
-        whole = bar.add_task(f"{study.name}: {len(todo)} cells", total=sum(steps[c.id] for c in todo), unit="step")
+        whole = bar.add_task(f"{name}: {len(todo)} cells", total=sum(steps[c.id] for c in todo), unit="step")
         tasks: dict[str, Any] = {}
         trained: dict[str, int] = {}
 
@@ -157,13 +197,11 @@ def run_grid(
                     trained[event.cell] = event.done
             bar.update(whole, completed=sum(trained.values()))
 
-        outcome = run_cells(todo, folder, data, device, workers, threads, on_event)
-    if done:
-        console.print(f"{len(done)} cells were done already")
+        outcome = run_cells(todo, folder, data, device, workers, threads, on_event, launcher, address)
     if outcome.busy:
         errors.print(f"[yellow]{len(outcome.busy)} cells are being run by another process[/]")
     if outcome.failed:
-        errors.print(f"[red]{len(outcome.failed)} of {len(cells)} cells failed[/]; their reasons stand in the table")
+        errors.print(f"[red]{len(outcome.failed)} of {len(todo)} cells failed[/]; their reasons stand in the table")
     return outcome
 
 
@@ -189,6 +227,9 @@ def grid_run(
     threads: Threads = 1,
     only: Only = None,
     plugin: Plugins = None,
+    launcher: Launcher = "local",
+    address: Address = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let this grid take the place of another one of its name.")] = False,
 ) -> None:
     """Run every cell that is not done yet. Ctrl-C stops after a checkpoint; the same command goes on."""
     from benchmark.cli.mini import run_mini
@@ -200,27 +241,11 @@ def grid_run(
         finish(run_mini(grid, runs, device, workers, only, threads, plugins))
         return
     loaded = load_grid(grid, plugins=plugins)
-    outcome = run_grid(loaded, runs, data, device, workers, only, threads)
+    outcome = run_grid(loaded, runs, data, device, workers, only, threads, launcher=launcher, address=address, replace=replace)
     if outcome is not None and outcome.stopped:
         finish(outcome)
     console.print(f"Now see: dfgrid table {loaded.name}" + ("" if runs == Path("runs") else f" --runs {runs}"), soft_wrap=True)
     finish(outcome)
-
-
-@grid_app.command("status")
-def grid_status(grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")], runs: Runs = Path("runs")) -> None:
-    """Which cells are done, and why the others are not."""
-    from results.index import GridIndex
-
-    index = GridIndex.read(runs / grid)
-    table = Table("cell", "state", "time")
-    for cell in index.grid.cells:
-        if cell.id in index.records:
-            table.add_row(cell.id, "[green]done[/]", f"{index.records[cell.id].provenance.seconds:.0f} s")
-        else:
-            table.add_row(cell.id, escape(index.reasons[cell.id]), "")
-    console.print(table)
-    console.print(f"{len(index.records)} of {len(index.grid.cells)} cells done")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -1,0 +1,90 @@
+"""`dfgrid grid status` and `grid retry`: how far a grid is, and its failed cells once more."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.cli.console import console
+from benchmark.cli.experiments import Address, Data, Device, Launcher, Runs, Threads, Workers, finish, grid_app, run_study_cells
+from benchmark.cli.reference import Plugins, load
+
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim"}
+
+
+@grid_app.command("status")
+def grid_status(
+    grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")],
+    runs: Runs = Path("runs"),
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again every second until nothing runs; Ctrl-C ends it.")
+    ] = False,
+) -> None:
+    """Which cells are done, running (where, how fast), failed (why) or waiting, and when all will be done."""
+    from benchmark.standing import standing
+
+    if not watch:
+        console.print(_view(standing(runs / grid)))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            now = standing(runs / grid)
+            live.update(_view(now), refresh=True)
+            if now.over:
+                return
+            time.sleep(1)
+
+
+def _view(standing: Any) -> Group:
+    from benchmark.standing import STATES
+
+    table = Table("cell", "state", "", "time")
+    for cell in standing.cells:
+        seconds = f"{cell.seconds:.0f} s" if cell.state == "done" else _left(cell.seconds) if cell.state == "running" else ""
+        table.add_row(cell.id, f"[{STYLES[cell.state]}]{cell.state}[/]", escape(cell.detail), seconds)
+    others = ", ".join(f"{standing.count(state)} {state}" for state in STATES[1:] if standing.count(state))
+    eta = f"; {_left(standing.left)}" if standing.left else ""
+    return Group(
+        table, Text(f"{standing.count('done')} of {len(standing.cells)} cells done" + (f", {others}" if others else "") + eta)
+    )
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, hours = seconds / 60, seconds / 3600
+    return "ETA " + (f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s")
+
+
+@grid_app.command("retry")
+def grid_retry(
+    grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")],
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed cells, not those that were interrupted.")] = False,
+    runs: Runs = Path("runs"),
+    data: Data = Path("data"),
+    device: Device = "cpu",
+    workers: Workers = 1,
+    threads: Threads = 1,
+    launcher: Launcher = "local",
+    address: Address = None,
+    plugin: Plugins = None,
+) -> None:
+    """Run the cells again that failed or were interrupted, from their own settings; the grid's file is not needed."""
+    from benchmark.config import load_plugins
+    from benchmark.standing import cells_to_retry
+
+    load(plugin)
+    cells = cells_to_retry(runs / grid, failed)
+    if not cells:
+        console.print(f"{runs / grid}: nothing to retry")
+        return
+    load_plugins(dict.fromkeys(file for cell in cells for file in cell.plugins))
+    finish(run_study_cells(grid, cells, runs / grid, data, device, workers, threads, launcher, address))

@@ -1,0 +1,172 @@
+"""The launcher `ray`: cells as tasks of an existing Ray cluster, which schedules them and starts again what a lost node took along.
+
+All nodes must see the folders of runs and stores under the same paths, and have the same dfgrid installed. Progress and the wish to
+stop travel through the folder of runs. Each cell's lock is there too: a task that Ray starts a second time waits until the lost one
+has let go, and goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from benchmark import provenance
+from benchmark.config import Cell, ConfigError
+from benchmark.heartbeat import read_beat
+from benchmark.launch import BUSY, STOPPED, Event, Job
+from benchmark.pool import run_one
+
+RETRIES = 3
+"""How often Ray starts a cell again whose worker or node was lost."""
+
+PATIENCE = 60.0
+"""Seconds that a task waits for a cell's lock: the lost worker may outlive its node by some."""
+
+POLL = 0.5
+
+
+def run(job: Job) -> None:
+    """Run a job's cells on the cluster at `job.address`; see `benchmark.launch.run_cells`. `job.workers` is Ray's affair.
+
+    Raises:
+        ConfigError: ray is not installed, there is no cluster, or none of its nodes has what a cell asks for.
+    """
+    ray = _ray()
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(ray, job.address)
+    token = job.folder / f".wanted-{uuid.uuid4().hex}"
+    try:
+        gpus = 1 if job.device.startswith("cuda") else 0
+        _check_nodes(ray, job.threads, gpus)
+        token.touch()
+        task = ray.remote(_task).options(num_cpus=job.threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
+        folder, data = job.folder.resolve(), job.data.resolve()
+        device = "cuda" if gpus else job.device  # Ray shows each task its own GPU alone
+        waiting: dict[Any, Cell] = {}
+        for cell in job.todo:
+            settings = cell.model_dump(mode="json")
+            told = (settings, str(folder), str(data), device, job.threads, str(token.resolve()), provenance.code_hash())
+            waiting[task.remote(*told)] = cell
+        try:
+            _follow(ray, job, waiting)
+        except KeyboardInterrupt:
+            token.unlink(missing_ok=True)
+            _stop(ray, job, waiting)
+    finally:
+        token.unlink(missing_ok=True)
+        if mine:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("the launcher 'ray' needs Ray: pip install 'deepfake-grid[ray]'") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address or "auto", log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        where = f"at {address}" if address else "here (and RAY_ADDRESS names none)"
+        raise ConfigError(
+            f"no Ray cluster answers {where}; start one with `ray start --head`, or name one with --address ({_first_line(error)})"
+        ) from error
+
+
+def _check_nodes(ray: Any, threads: int, gpus: int) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= threads and node.get("GPU", 0) >= gpus for node in nodes):
+        asked = f"{threads} cores" + (" and a GPU" if gpus else "")
+        raise ConfigError(f"no node of the Ray cluster has {asked} for a cell; choose other --threads or --device, or add a node")
+
+
+def _follow(ray: Any, job: Job, waiting: dict[Any, Cell]) -> None:
+    """Book tasks as they end, and pass on what running cells write about their progress."""
+    while waiting:
+        ended, _ = ray.wait(list(waiting), timeout=POLL)
+        for reference in ended:
+            cell = waiting[reference]
+            reason = _result(ray, reference)
+            del waiting[reference]
+            job.book(cell, reason)
+        _report(job, waiting)
+
+
+def _report(job: Job, waiting: dict[Any, Cell]) -> bool:
+    """Whether some cell runs."""
+    running = False
+    for cell in waiting.values():
+        beat = read_beat(job.folder / cell.id)
+        if beat is not None and beat.alive:
+            running = True
+            job.on_event(Event(cell.id, beat.stage, beat.done, beat.total))
+    return running
+
+
+def _stop(ray: Any, job: Job, waiting: dict[Any, Cell]) -> None:
+    """Wait for the checkpoints of the cells that run, and take back the others; a second Ctrl-C waits no longer."""
+    try:
+        while waiting and _report(job, waiting):
+            ended, _ = ray.wait(list(waiting), timeout=POLL)
+            for reference in ended:
+                job.book(waiting.pop(reference), _result(ray, reference))
+    except KeyboardInterrupt:
+        pass
+    for reference, cell in waiting.items():
+        ray.cancel(reference, force=True)
+        job.book(cell, STOPPED)
+
+
+def _result(ray: Any, reference: Any) -> str:
+    """How a task ended, as `run_one` says it, or that its workers were lost."""
+    try:
+        return str(ray.get(reference))
+    except ray.exceptions.RayTaskError as error:  # before or after the cell itself, such as an import that fails on the node
+        return f"its task failed on a node: {error.cause!s}"
+    except ray.exceptions.RayError as error:
+        return f"its worker or node was lost {RETRIES + 1} times ({type(error).__name__}; out of memory?)"
+
+
+def _task(settings: dict[str, Any], folder: str, data: str, device: str, threads: int, token: str, code: str) -> str:
+    """One cell on a node; returns what `run_one` does."""
+    import cv2
+
+    cell, runs = Cell.model_validate(settings), Path(folder)
+    if not runs.is_dir():
+        return f"a node of the cluster sees no folder {folder}; runs and data must lie where all nodes see them under the same path"
+    if provenance.code_hash() != code:
+        return "a node of the cluster has another version of dfgrid's code; install the same everywhere"
+    cv2.setNumThreads(1)
+    wanted = _Wanted(Path(token))
+    deadline = time.monotonic() + PATIENCE
+    while wanted.now():
+        reason = run_one(cell, runs / cell.id, Path(data), device, threads, lambda stage, done, total: None, wanted.no_more)
+        if reason != BUSY or time.monotonic() > deadline:
+            return reason
+        time.sleep(1)
+    return STOPPED
+
+
+class _Wanted:
+    """Whether the token is still there, looked up once a second."""
+
+    def __init__(self, token: Path) -> None:
+        self.token, self.looked, self.there = token, float("-inf"), True
+
+    def now(self) -> bool:
+        if time.monotonic() - self.looked > 1:
+            self.looked, self.there = time.monotonic(), self.token.exists()
+        return self.there
+
+    def no_more(self) -> bool:
+        return not self.now()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

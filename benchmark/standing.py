@@ -1,0 +1,122 @@
+"""How far a grid is: every cell's state, and when the rest will be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from benchmark.config import Cell, ConfigError
+from benchmark.heartbeat import Beat, read_beat
+from benchmark.reading import read_yaml
+from results.index import NOT_RUN, GridIndex
+
+State = Literal["done", "running", "failed", "interrupted", "waiting"]
+STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "waiting")
+
+
+@dataclass(frozen=True)
+class CellStanding:
+    """One cell.
+
+    Attributes:
+        id: of the cell.
+        state: "interrupted" has a checkpoint and no process that beats.
+        detail: of a running cell its stage, of a failed one the reason.
+        seconds: of a finished cell what it took; of another what is expected to be left, None where nothing tells.
+    """
+
+    id: str
+    state: State
+    detail: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A grid: its cells in order."""
+
+    cells: tuple[CellStanding, ...]
+
+    def count(self, state: State) -> int:
+        """How many cells are in a state."""
+        return sum(cell.state == state for cell in self.cells)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs."""
+        return not self.count("running")
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the running and waiting cells are done, by as many processes as run now; None where nothing tells."""
+        open_ = [cell for cell in self.cells if cell.state in ("running", "waiting", "interrupted")]
+        known = [cell.seconds for cell in open_ if cell.seconds is not None]
+        if not open_ or len(known) < len(open_):
+            return None if open_ else 0.0
+        return max(max(known), sum(known) / max(1, self.count("running")))
+
+
+def standing(folder: Path) -> Standing:
+    """Read the state of runs/<grid>.
+
+    Raises:
+        RecordError: no such folder, or its grid.json is missing or broken.
+    """
+    index = GridIndex.read(folder)
+    took: dict[tuple[str, str], list[float]] = {}
+    for record in index.records.values():
+        took.setdefault((record.detector.title, record.optimizer.title), []).append(record.provenance.seconds)
+    everything = [seconds for times in took.values() for seconds in times]
+    found: dict[str, CellStanding] = {}
+    for wanted in index.grid.cells:
+        expected = fmean(took.get((wanted.detector, wanted.optimizer), everything) or [float("nan")])
+        found[wanted.id] = _cell(folder / wanted.id, index, None if expected != expected else expected)
+    return Standing(tuple(found.values()))
+
+
+def _cell(folder: Path, index: GridIndex, expected: float | None) -> CellStanding:
+    name = folder.name
+    if name in index.records:
+        return CellStanding(name, "done", seconds=index.records[name].provenance.seconds)
+    beat = read_beat(folder)
+    if beat is not None and beat.alive:
+        return CellStanding(name, "running", in_words(beat), _left(beat, expected))
+    reason = index.reasons[name]
+    if reason.startswith("failed") or (folder / "record.json").exists():
+        return CellStanding(name, "failed", reason.removeprefix("failed: "))
+    if reason == NOT_RUN and beat is None:
+        return CellStanding(name, "waiting", seconds=expected)
+    return CellStanding(name, "interrupted", reason.removesuffix(" (or still running)"), expected)
+
+
+def in_words(beat: Beat) -> str:
+    """`train 120/400, 3.1/s`."""
+    rate = f", {beat.rate:.2g}/s" if beat.rate else ""
+    return beat.stage + (f" {beat.done}/{beat.total}" if beat.total else "") + rate
+
+
+def _left(beat: Beat, expected: float | None) -> float | None:
+    if beat.stage == "train" and beat.rate:
+        return (beat.total - beat.done) / beat.rate
+    return expected
+
+
+def cells_to_retry(folder: Path, failed_only: bool) -> list[Cell]:
+    """The failed cells, and the interrupted ones too unless `failed_only`, from their own cell.yaml.
+
+    Raises:
+        RecordError: no such grid.
+        ConfigError: a cell.yaml that is missing or cannot be read.
+    """
+    wanted = ("failed",) if failed_only else ("failed", "interrupted")
+    found = []
+    for cell in standing(folder).cells:
+        if cell.state in wanted:
+            path = folder / cell.id / "cell.yaml"
+            try:
+                found.append(Cell.model_validate(read_yaml(path)))
+            except ValueError as error:
+                raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}); run the grid itself again") from error
+    return found

@@ -1,0 +1,225 @@
+"""Where cells run and how one sees how far they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_cell import CONTENT, cell, grid
+
+from benchmark.cli import main
+from benchmark.config import ConfigError
+from benchmark.costs import longest_first, recorded_seconds
+from benchmark.evaluate import Diverged
+from benchmark.heartbeat import FILE, SILENT, Heartbeat, read_beat
+from benchmark.launch import LAUNCHERS, Job, check_launcher, write_index
+from benchmark.pool import slots
+from benchmark.run import run_cell
+from benchmark.same_name import check_same_grid
+from benchmark.standing import standing
+from benchmark.study import study_of
+from results.index import GridIndex
+
+WILD = [
+    {"name": "sgd", "label": "wild", "base": {"name": "sgd", "lr": 1e30}},
+    {"name": "sgd", "label": "tame", "base": {"name": "sgd", "lr": 0.01}},
+]
+
+
+@pytest.fixture
+def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        told = capsys.readouterr()
+        return int(code or 0), told.out + told.err
+
+    return run
+
+
+def test_launchers_are_a_table() -> None:
+    from importlib import import_module
+
+    for place in LAUNCHERS.values():
+        module, _, function = place.partition(":")
+        assert callable(getattr(import_module(module), function))
+    with pytest.raises(ConfigError, match="unknown launcher 'slurm', Known: local, ray"):
+        check_launcher("slurm")
+    with pytest.raises(ConfigError, match="runs on this machine alone; take --launcher ray"):
+        check_launcher("local", "ray://there:10001")
+
+
+def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slots("cpu", 3, 1) == ["cpu"] * 3
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert slots("cpu", 0, 3) == ["cpu"] * 2
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert slots("cuda", 0, 3) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert slots("cuda", 6, 1)[4:] == ["cuda:0", "cuda:1"]
+    assert slots("cuda:2", 2, 1) == ["cuda:2"] * 2
+
+
+def test_the_longest_is_begun_first(data: Path, tmp_path: Path) -> None:
+    """A recorded seed tells of the others; of another rule by its passes; of another detector nothing, so it goes first."""
+    of = {"optimizers": ["sgd", "sam"], "detectors": [*CONTENT["detectors"], "meso4"], "seeds": [0, 1]}
+    cells = grid(**of).cells()
+    first = cells[0]
+    run_cell(first, tmp_path / first.id, data)
+    path = tmp_path / first.id / "record.json"
+    content = json.loads(path.read_text())
+    content["provenance"]["seconds"] = 10.0
+    path.write_text(json.dumps(content))
+    other = tmp_path / cells[6].id  # SAM with the other detector: it takes two passes a step
+    other.mkdir()
+    content = {**content, "cell": cells[6].id, "detector": {"name": "meso4"}, "optimizer": {"name": "sam", "base": "sgd"}}
+    content["provenance"] = {**content["provenance"], "passes": 2.0 * content["steps"]}
+    (other / "record.json").write_text(json.dumps(content))
+    seconds = recorded_seconds(cells, tmp_path)
+    assert seconds == {cells[0].id: 10.0, cells[1].id: 10.0, cells[2].id: 20.0, cells[3].id: 20.0}
+    assert longest_first(cells, seconds) == [*cells[4:], cells[2], cells[3], cells[0], cells[1]]
+    assert longest_first(cells, {**seconds, cells[1].id: 99.0})[4] == cells[1]
+
+
+def test_a_heart_beats_while_it_is_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.heartbeat.SECONDS", 0.01)
+    told: list[tuple[str, int, int]] = []
+    with Heartbeat(tmp_path, lambda *progress: told.append(progress)) as heart:
+        deadline = time.monotonic() + 20
+        done = 0
+        while time.monotonic() < deadline:
+            done += 1
+            heart.report("train", done, 10_000)
+            time.sleep(0.002)
+            beat = read_beat(tmp_path)
+            if beat is not None and beat.rate > 0:
+                break
+        assert beat is not None
+        assert (beat.stage, beat.total, beat.alive) == ("train", 10_000, True)
+    assert read_beat(tmp_path) is None
+    assert told[0] == ("train", 1, 10_000)
+
+
+def test_standing(tmp_path: Path) -> None:
+    """Waiting, running with step and rate, killed (its beat is old), failed."""
+    four = grid(seeds=[0, 1, 2, 3])
+    folder = tmp_path / "small"
+    write_index(study_of(four), folder)
+    waiting, running, killed, failed = (folder / c.id for c in four.cells())
+    for path in (running, killed, failed):
+        path.mkdir()
+    beat = {"stage": "train", "done": 20, "total": 100, "rate": 4.0, "beat": time.time()}
+    (running / FILE).write_text(json.dumps(beat))
+    (killed / FILE).write_text(json.dumps({**beat, "beat": time.time() - SILENT - 1}))
+    (failed / "failure.json").write_text('{"reason": "out of luck"}')
+    found = {c.id: c for c in standing(folder).cells}
+    assert found[waiting.name].state == "waiting"
+    assert (found[running.name].state, found[running.name].detail) == ("running", "train 20/100, 4/s")
+    assert found[running.name].seconds == pytest.approx(20.0)
+    assert found[killed.name].state == "interrupted"
+    assert (found[failed.name].state, found[failed.name].detail) == ("failed", "out of luck")
+    assert standing(folder).left is None  # nothing tells how long a cell takes
+
+
+def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
+    """A cell that failed is said to have failed, and runs again from its own settings, without the grid's file."""
+    two = grid(optimizers=WILD)
+    folder = tmp_path / "runs" / "small"
+    write_index(study_of(two), folder)
+    wild, tame = two.cells()
+    run_cell(tame, folder / tame.id, data)
+    with pytest.raises(Diverged) as error:
+        run_cell(wild, folder / wild.id, data)
+    Job([wild], folder, data, "cpu", 1, 1, lambda event: None).book(wild, str(error.value))
+    code, told = dfgrid("grid", "status", "small")
+    assert code == 0
+    assert "1 of 2 cells done, 1 failed" in told
+    assert "the loss is not finite at step" in told
+    assert dfgrid("grid", "status", "small", "--watch")[1].strip() == told.strip()  # nothing runs: it looks once
+    code, told = dfgrid("grid", "retry", "small", "--failed", "--data", data)
+    assert code == 1  # it fails again
+    assert "1 of 1 cells failed" in told
+    settings = folder / two.cells()[0].id / "cell.yaml"
+    content = yaml.safe_load(settings.read_text())
+    settings.write_text("nonsense: 1")
+    code, told = dfgrid("grid", "retry", "small", "--data", data)
+    assert code == 2
+    assert "cell.yaml cannot be read" in told
+    settings.write_text(yaml.safe_dump({**content, "base": {"name": "sgd", "lr": 0.01}}))
+    (folder / two.cells()[0].id / "failure.json").unlink()
+    assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
+
+
+def test_two_grids_of_one_name(dfgrid: Any, data: Path, tmp_path: Path) -> None:
+    longer = {**CONTENT["protocol"], "epochs": 2}
+    folder = tmp_path / "runs" / "small"
+    write_index(study_of(grid()), folder)
+    run_cell(cell(), folder / cell().id, data)
+    before = (folder / "grid.json").read_bytes()
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({**CONTENT, "protocol": longer}))
+    code, told = dfgrid("grid", "run", "g.yaml", "--data", data)
+    assert code == 2
+    assert "runs/small holds another grid of the name 'small': protocol.epochs is 1 there and 2 here; give this one" in told
+    assert (folder / "grid.json").read_bytes() == before
+
+    assert check_same_grid(study_of(grid(seeds=[0, 1])), folder) == []  # more of the same
+    (sentence,) = check_same_grid(study_of(grid(seeds=[1])), folder)
+    assert "has cells that this grid does not want any more: resnet10-roga-s0" in sentence
+    assert check_same_grid(study_of(grid(protocol=longer)), tmp_path / "runs" / "another") == []
+    (folder / "grid.json").write_text("torn")
+    assert check_same_grid(study_of(grid(protocol=longer)), folder) == []
+
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(CONTENT))
+    write_index(study_of(grid(protocol=longer)), folder)
+    (folder / cell(protocol=longer).id).mkdir()
+    (folder / cell(protocol=longer).id / "checkpoint.pt").touch()
+    code, told = dfgrid("grid", "run", "g.yaml", "--data", data)
+    assert code == 2
+    assert "has other settings; give this one another name" in told
+    code, told = dfgrid("grid", "run", "g.yaml", "--data", data, "--replace")
+    assert code == 0
+    assert "nothing to run, all 1 cells are done" in told
+    assert list(GridIndex.read(folder).records) == [cell().id]
+
+
+def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path, tmp_path: Path) -> None:
+    """The command as a process of its own: the cell is seen running with its step, then interrupted; exit code 130."""
+    path = tmp_path / "g.yaml"
+    path.write_text(yaml.safe_dump({**CONTENT, "protocol": {**CONTENT["protocol"], "epochs": 5000}}))
+    code = "import sys; from benchmark.cli import main\nif __name__ == '__main__':\n    sys.argv[0] = 'dfgrid'; main()\n"
+    (tmp_path / "dfgrid.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "dfgrid.py"), "grid", "run", str(path), "--data", str(data)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    told = ""
+    while "train" not in told and time.monotonic() < deadline:
+        time.sleep(0.2)
+        if (tmp_path / "runs" / "small" / "grid.json").exists():
+            told = dfgrid("grid", "status", "small")[1]
+    assert "running" in told
+    assert "0 of 1 cells done, 1 running" in told
+    os.killpg(child.pid, signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Stopped; checkpoints are written" in errors
+    assert "Traceback" not in errors
+    assert "0 of 1 cells done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
+    assert not (tmp_path / "runs" / "small" / cell().id / FILE).exists()

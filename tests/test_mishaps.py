@@ -1,0 +1,251 @@
+"""What ends a cell before its time: each accident in one sentence, and the last good checkpoint kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from small_cell import CONTENT, assert_same, cell, grid
+
+from benchmark import checkpoint
+from benchmark.cli import main
+from benchmark.config import ConfigError
+from benchmark.data import BalancedBatches
+from benchmark.evaluate import Diverged
+from benchmark.launch import run_cells
+from benchmark.mishaps import NOT_FINITE, OutOfMemory, ran_out
+from benchmark.objective import BatchObjective
+from benchmark.run import run_cell
+from benchmark.train import Stopped
+from optimizers.base import Optimizer
+
+
+def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    told = capsys.readouterr()
+    return int(code or 0), " ".join((told.out + told.err).split())
+
+
+@pytest.fixture
+def stores(data: Path, tmp_path: Path) -> Path:
+    """Stores of one's own, to be spoilt."""
+    shutil.copytree(data / "stores", tmp_path / "data" / "stores")
+    return tmp_path / "data"
+
+
+def change(stores: Path, name: str) -> None:
+    """As if the store had been made again under other settings."""
+    path = stores / name / "store.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "f" * 64}))
+
+
+def test_a_loss_that_is_not_a_number(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step and its very faces are named; the checkpoint from before is kept, and is good."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    shown: list[list[float]] = []
+    batch, step = BalancedBatches.batch, Optimizer.step
+
+    def watched(self: BalancedBatches, positions: Any) -> Any:
+        shown.append(self.frames.rows["key"].to_numpy()[positions.reshape(-1)].tolist())
+        return batch(self, positions)
+
+    def fifth(self: Optimizer, objective: Any) -> torch.Tensor:
+        loss = step(self, objective)
+        return loss * float("nan") if len(shown) == 5 else loss
+
+    monkeypatch.setattr(BalancedBatches, "batch", watched)
+    monkeypatch.setattr(Optimizer, "step", fifth)
+    with pytest.raises(Diverged, match=r"the loss is not finite at step 5 of \d+ \(faces .* and 5 more, see c/not_finite.json\); "):
+        run_cell(cell(protocol={**CONTENT["protocol"], "epochs": 2}), tmp_path / "c", data)
+    told = json.loads((tmp_path / "c" / NOT_FINITE).read_text())
+    assert told["step"] == 5
+    assert told["faces"] == shown[4]
+    state = checkpoint.load(tmp_path / "c" / "checkpoint.pt")
+    assert state["step"] == 4
+    assert all(bool(torch.isfinite(w).all()) for w in state["detector"].values())
+
+
+def test_weights_that_are_not_numbers_are_never_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of the step is fine, its update is not: the step's own checkpoint must not be written."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    step, count = Optimizer.step, [0]
+
+    def broken(self: Optimizer, objective: Any) -> torch.Tensor:
+        loss = step(self, objective)
+        count[0] += 1
+        if count[0] == 3:
+            with torch.no_grad():
+                self.parameters[0][0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Optimizer, "step", broken)
+    with pytest.raises(Diverged, match=r"the weights are not finite after step 3 of .* the checkpoint of step 2 is kept"):
+        run_cell(cell(), tmp_path / "c", data)
+    assert checkpoint.load(tmp_path / "c" / "checkpoint.pt")["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_fits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """A device on which five faces at once are too many; the advice is followed and the cell trains."""
+    forward = BatchObjective._forward
+
+    def small(self: BatchObjective, batch: Any, shifted: bool) -> Any:
+        if len(batch) > 5:
+            raise error
+        return forward(self, batch, shifted)
+
+    monkeypatch.setattr(BatchObjective, "_forward", small)
+    protocol = {**CONTENT["protocol"], "batch_size": 16}
+    adam = [{"name": "adam"}]
+    with pytest.raises(OutOfMemory) as told:
+        run_cell(cell(protocol=protocol, optimizers=adam), tmp_path / "c", data)
+    sentence = str(told.value)
+    assert sentence.startswith("out of memory with 16 faces in one forward pass (")
+    assert "4 faces fit: set protocol.micro_batch: 4" in sentence
+    assert "each step of 16 faces over 4 forward passes" in sentence
+    if isinstance(error, MemoryError):
+        run_cell(cell(protocol={**protocol, "micro_batch": 4}, optimizers=adam), tmp_path / "c4", data)
+
+
+def test_out_of_memory_whatever_the_size(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(self: BatchObjective, batch: Any, shifted: bool) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(BatchObjective, "_forward", never)
+    assert not run_cells_failing(data, tmp_path / "runs").startswith("MemoryError")
+    assert "not even the smallest micro-batch fits" in run_cells_failing(data, tmp_path / "runs2")
+
+
+def run_cells_failing(data: Path, folder: Path) -> str:
+    with pytest.raises(OutOfMemory) as told:
+        run_cell(cell(), folder, data)
+    return str(told.value)
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    assert not ran_out(RuntimeError("shapes do not fit"))
+    assert not ran_out(ValueError("DefaultCPUAllocator"))
+
+
+def test_a_store_that_changes_while_a_cell_runs(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noticed at the next checkpoint, before anything of the new content is kept; and before the record."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+    def spoil(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("train", 4):
+            change(stores, "stores/mini-a")
+
+    with pytest.raises(
+        ConfigError, match=r"store stores/mini-a changed since the run began \(fingerprint .* then, ffffffffffff now"
+    ):
+        run_cell(cell(), tmp_path / "c", stores, report=spoil)
+    assert checkpoint.load(tmp_path / "c" / "checkpoint.pt")["step"] == 3
+    assert not (tmp_path / "c" / "record.json").exists()
+
+
+def test_a_store_that_changed_between_two_starts(stores: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run_cell(cell(), tmp_path / "c", stores, should_stop=lambda: True)
+    change(stores, "stores/mini-a")
+    with pytest.raises(ConfigError, match="another content of store stores/mini-a"):
+        run_cell(cell(), tmp_path / "c", stores)
+
+
+def test_a_folder_that_cannot_be_written(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before the first step. (A file in the way: rights stop nobody who tests as root.)"""
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(CONTENT))
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    code, told = dfgrid(capsys, monkeypatch, "grid", "run", "g.yaml", "--data", data, "--runs", "file/runs")
+    assert code == 2
+    assert "cannot write into file/runs/small: Not a directory; name another folder with --runs" in told
+    if Path("/proc/self").exists():
+        code, told = dfgrid(capsys, monkeypatch, "grid", "run", "g.yaml", "--data", data, "--runs", "/proc/self")
+        assert code == 2
+        assert "cannot write into /proc/self/small" in told
+
+
+def test_a_plug_in_that_raises_at_import(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before the first step; where it raises in the worker alone, that cell fails and the others go on."""
+    (tmp_path / "bad.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({**CONTENT, "plugins": ["bad.py"]}))
+    code, told = dfgrid(capsys, monkeypatch, "grid", "run", tmp_path / "g.yaml", "--data", data, "--runs", tmp_path / "runs")
+    assert code == 2
+    assert "bad.py fails to load: ModuleNotFoundError: No module named 'nowhere_to_be_found'" in told
+
+    (tmp_path / "moody.py").write_text("import os\nif os.getpid() != " + str(__import__("os").getpid()) + ": raise SystemExit(3)\n")
+    moody, calm = cell(plugins=[str(tmp_path / "moody.py")], seeds=[0]), cell(seeds=[1])
+    outcome = run_cells([moody, calm], tmp_path / "runs", data)
+    assert outcome.finished == [calm.id]
+    assert "moody.py fails to load: SystemExit: 3" in outcome.failed[moody.id]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "gone"])
+def test_a_torn_checkpoint_gives_way_to_the_one_before(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path, harm: str
+) -> None:
+    """And the run still ends in the same bits."""
+    folder = tmp_path / "c"
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        calls = iter([False] * 4)
+        with pytest.raises(Stopped, match="stopped after step 5"):
+            run_cell(cell(), folder, data, should_stop=lambda: next(calls, True))
+    last, previous = folder / checkpoint.LAST, folder / checkpoint.PREVIOUS
+    assert (checkpoint.load(last)["step"], checkpoint.load(previous)["step"]) == (5, 4)
+    content = last.read_bytes()
+    if harm == "gone":
+        last.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        last.write_bytes({"cut": content[:middle], "flipped": flipped, "empty": b""}[harm])
+        with pytest.raises(checkpoint.Damaged):
+            checkpoint.load(last)
+    if harm == "gone":
+        run_cell(cell(), folder, data)
+    else:
+        with pytest.warns(UserWarning, match=r"is no checkpoint.*going on from checkpoint.previous.pt, the one before it"):
+            run_cell(cell(), folder, data)
+    assert_same(finished, folder)
+
+
+def test_both_torn(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run_cell(cell(), tmp_path / "c", data, should_stop=lambda: True)
+    (tmp_path / "c" / checkpoint.LAST).write_bytes(b"torn")
+    (tmp_path / "c" / checkpoint.PREVIOUS).write_bytes(b"torn")
+    with (
+        pytest.warns(UserWarning, match="is no checkpoint"),
+        pytest.raises(ConfigError, match=r"checkpoint\.previous\.pt is no checkpoint"),
+    ):
+        run_cell(cell(), tmp_path / "c", data)
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "cell"
+    run_cell(grid().cells()[0], folder, data)
+    return folder

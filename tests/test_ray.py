@@ -1,0 +1,69 @@
+"""Cells on a Ray cluster of two nodes, one of which is killed on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_cell import assert_same, grid
+
+from benchmark.config import ConfigError
+from benchmark.launch import Event, run_cells, write_index
+from benchmark.run import run_cell
+from benchmark.study import study_of
+from results.index import GridIndex
+
+WITHOUT = "ray is not installed (pip install 'deepfake-grid[ray]')"
+
+
+def test_without_ray_one_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"the launcher 'ray' needs Ray: pip install 'deepfake-grid\[ray\]'"):
+        run_cells(grid().cells(), tmp_path, data, launcher="ray")
+
+
+def test_a_node_that_is_killed_costs_no_cell(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason=WITHOUT)
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    second = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    protocol = {"epochs": 24, "batch_size": 8, "augment": "light", "evaluations_per_epoch": 1}
+    three = grid(seeds=[0, 1, 2], protocol=protocol)
+    folder = tmp_path / three.name
+    write_index(study_of(three), folder)
+    seen: set[str] = set()
+    killed: list[str] = []
+
+    def kill_the_second_node(event: Event) -> None:
+        if (folder / event.cell / "checkpoint.pt").exists():
+            seen.add(event.cell)
+        if len(seen) == 2 and not killed:  # each node runs one
+            cluster.remove_node(second, allow_graceful=False)
+            killed.extend(seen)
+
+    try:
+        outcome = run_cells(three.cells(), folder, data, on_event=kill_the_second_node, launcher="ray", address=cluster.address)
+    finally:
+        cluster.shutdown()
+    assert len(killed) == 2
+    assert outcome.failed == {}
+    assert Counter(outcome.finished) == dict.fromkeys((c.id for c in three.cells()), 1)
+    index = GridIndex.read(folder)
+    assert list(index.records) == [c.id for c in three.cells()]
+    lost = [id_ for id_ in killed if index.records[id_].provenance.restarts]
+    assert len(lost) == 1  # it went on from its checkpoint on the other node; the other cell did not notice
+    assert not list(folder.glob(".wanted-*"))
+    assert not list(folder.glob("*/progress.json"))
+
+    (same,) = (c for c in three.cells() if c.id == lost[0])
+    run_cell(same, tmp_path / "here", data)
+    assert_same(folder / same.id, tmp_path / "here")
+    shutil.rmtree(tmp_path / "here")
