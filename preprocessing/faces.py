@@ -116,7 +116,8 @@ class Dlib:
             try:
                 predictor = dlib.shape_predictor(str(self.predictor))
             except RuntimeError as error:
-                raise PreprocessingError(f"predictor file {self.predictor} is no dlib shape predictor: {error}") from error
+                said = str(error).splitlines()[0]  # dlib goes on with the fields that it was in
+                raise PreprocessingError(f"predictor file {self.predictor} is no dlib shape predictor: {said}") from error
             points = predictor(np.zeros((64, 64, 3), np.uint8), dlib.rectangle(8, 8, 55, 55)).num_parts
             if points not in (68, 81):
                 raise PreprocessingError(f"predictor file {self.predictor} gives {points} landmarks; one with 68 or 81 is needed")
