@@ -54,6 +54,7 @@ setup(
         f"dlib>=19.24; {NO_WHEEL}",
         # Carries the 68-landmark predictor as a file (100 MB). Only the file is used: importing the package needs pkg_resources.
         "face_recognition_models>=0.3.0",
+        "matplotlib>=3.7",  # figures at print size, PNG and PDF
         "tensorboard>=2.14",  # training curves
         "filelock>=3.12",  # two processes on one store or one cell refuse politely
     ],
