@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
 from results.figures.source import Source
-from results.figures.style import COLOURS, DASHES, Drawing, legend_below, look, panels, plain
+from results.figures.style import COLOURS, DASHES, TWO_COLUMNS, Drawing, legend_below, look, panels, plain
 
 Array = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ def _per_test(
         detectors = list(dict.fromkeys(d for d, _ in curves))
         if not detectors:
             continue
-        figure, axes = panels(len(detectors), height=2.7, across=3)
+        figure, axes = panels(len(detectors), width=TWO_COLUMNS if len(detectors) > 2 else 5.2, height=2.7)
         for axis, detector in zip(axes, detectors, strict=True):
             dress(axis)
             axis.set_title(detector)
@@ -120,9 +120,9 @@ def histograms(source: Source) -> Iterator[Drawing]:
                     axis.hist(scores, bins, weights=np.full(len(scores), 100 / len(scores)), label=method, **kind)
                 axis.set_title(optimizer, fontsize=7)
                 axis.set(xlim=(0, 1))
-            for axis in axes:
-                axis.label_outer()
-            figure.supxlabel("score, P(fake)", fontsize=7)
+            for axis in axes[-3:]:  # the lowest of each column
+                axis.tick_params(labelbottom=True)
+                axis.set_xlabel("score, P(fake)")
             figure.supylabel("share of the method's frames in %", fontsize=7)
             legend_below(figure, axes[0], 6)
             figure.suptitle(f"{detector}, {test.name} ({test.role}); checkpoint: {source.selection.label}", fontsize=7)

@@ -40,7 +40,7 @@ def conflict(source: Source) -> Iterator[Drawing]:
                 right.plot(of.index, 100 * of["share"], **style)
         left.axhline(0, color="#999999", linewidth=0.5)
         left.set(xlabel="step", ylabel="mean cosine of two forgeries", title="agreement of gradients")
-        right.set(xlabel="step", ylabel="pairs with a negative cosine in %", title="conflict", ylim=(-3, 103))
+        right.set(xlabel="step", ylabel="pairs below 0 in %", title="conflict", ylim=(-3, 103))
         legend_below(figure, left, 5)
         seeds = len(source.index.grid.seeds)
         figure.suptitle(f"{detector}; {f'mean of {seeds} seeds' if seeds > 1 else 'one seed'}", fontsize=7)
@@ -58,7 +58,7 @@ def sharpness(source: Source) -> Iterator[Drawing]:
         names = list(dict.fromkeys(s.name for of in reports.values() for r in of for s in r.sets if s.role != "source-val"))
         if not names:
             continue
-        figure, axes = panels(len(names), height=2.2, across=4 if len(names) == 4 else 3)
+        figure, axes = panels(len(names), height=2.2, across=4 if len(names) == 4 else 3, sharey=True)
         for axis, name in zip(axes, names, strict=True):
             for at, optimizer in enumerate(source.optimizers):
                 rises: dict[float, list[float]] = {}
@@ -74,7 +74,7 @@ def sharpness(source: Source) -> Iterator[Drawing]:
             axis.set_xticks(radii, [f"{r:g}" for r in radii])
             axis.minorticks_off()
             axis.margins(x=0.12)
-        axes[0].set_ylabel("largest rise of the loss found, nats")
+        axes[0].set_ylabel("largest rise found, nats")
         legend_below(figure, axes[0], 5)
         figure.suptitle(f"{detector}; weights of the last step", fontsize=7)
         yield Drawing(f"sharpness-{plain(detector)}", figure)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from results.compare import ranking, title
 from results.figures.source import Source
@@ -76,7 +75,7 @@ def varied(source: Source) -> dict[tuple[str, str], dict[float, list[str]]]:
 
 
 def sensitivity(source: Source) -> Iterator[Drawing]:
-    """A figure a rule and setting (RoGA's alpha and rho, PIM's r and alpha): frame AUC against it, a line a test set; bars: one SD."""
+    """A figure a rule and setting (RoGA's alpha and rho, PIM's r and alpha): frame AUC against it; bars: one SD over seeds."""
     means = _means(source)
     for (rule, key), line in varied(source).items():
         detectors = source.index.grid.detectors
@@ -137,12 +136,7 @@ def ranks(source: Source) -> Iterator[Drawing]:
         axis.plot([mean, mean, end], [0, y, y], color="black", linewidth=0.6)
         label = f"{name} ({mean:.2f})" if left else f"({mean:.2f}) {name}"
         axis.text(end + (-0.08 if left else 0.08), y, label, ha="right" if left else "left", va="center")
-    sentence = (
-        f"average ranks of {title(LEVEL, 'auc')} over {found.datasets} backbones x test sets; checkpoint: {source.selection.name}"
-    )
-    _caption(figure, f"{sentence}\nFriedman p {found.p:.3f}; bars: not told apart (Nemenyi, 0.05)")
+    sentence = f"average ranks of {title(LEVEL, 'auc')} over {found.datasets} backbones x test sets\n"
+    sentence += f"checkpoint: {source.selection.label}\nFriedman p {found.p:.3f}; bars: not told apart (Nemenyi, 0.05)"
+    figure.suptitle(sentence, fontsize=6.5)
     yield Drawing("ranks", figure)
-
-
-def _caption(figure: Figure, text: str) -> None:
-    figure.suptitle(text, fontsize=6.5)

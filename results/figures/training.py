@@ -15,7 +15,7 @@ PICKED = {"last": "s", "source_val": "o", "best_per_test": "^", "top3_per_test":
 
 
 def training(source: Source) -> Iterator[Drawing]:
-    """A figure a cell: loss, then the frame AUC of validation and of each test set over epochs; marks show what each rule reports."""
+    """A figure a cell: loss, then the frame AUC of validation and of each test set; marks: what each rule reports."""
     for cell, record in source.cells():
         tests = [t.name for t in source.index.grid.tests]
         curves = {
