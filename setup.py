@@ -59,6 +59,10 @@ setup(
         "filelock>=3.12",  # two processes on one store or one cell refuse politely
     ],
     extras_require={
+        "figures": [
+            "grad-cam>=1.5",  # class activation maps: `dfgrid figures --only gradcam`
+            "umap-learn>=0.5.5",  # `dfgrid figures --only umap`; brings numba, so it is not installed unasked
+        ],
         "test": [
             "pytest>=7.4",
             "pytest-xdist>=3.5",  # the suite uses both cores

@@ -1,4 +1,4 @@
-"""Shallow statistics changed from outside: what a trained detector's accuracy hangs on (PIM, Guan et al. 2024, tables II and III)."""
+"""Shallow statistics changed from outside: what accuracy hangs on (PIM, Guan et al. 2024, tables II and III)."""
 
 from __future__ import annotations
 
