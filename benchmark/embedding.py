@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ def embedding(cells: dict[str, Opened], test: str, kind: Kind, seed: int = 0, co
         for at, method in enumerate(order):
             x, y = points[methods == method].T
             size = 14 if len(points) < 1000 else 4
-            look = {"facecolors": "none", "edgecolors": COLOURS[at % len(COLOURS)]} if at else {"color": "#999999"}
+            look: dict[str, Any] = {"facecolors": "none", "edgecolors": COLOURS[at % len(COLOURS)]} if at else {"color": "#999999"}
             axis.scatter(x, y, s=size, marker=MARKERS[at % len(MARKERS)], linewidths=0.6, label=method, **look)
         axis.set(xticks=[], yticks=[], title=name)
         axis.spines[:].set_visible(True)

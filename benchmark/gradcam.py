@@ -72,13 +72,10 @@ def activation(detector: Detector, images: Tensor) -> Array:
     except ImportError as error:
         raise ConfigError("Grad-CAM needs the package grad-cam; install it with pip install 'deepfake-grid[figures]'") from error
     _, module = last_map(detector)
-    frozen = [p for p in detector.parameters() if not p.requires_grad]
-    with GradCAM(model=_Logits(detector).eval(), target_layers=[module]) as cam, torch.enable_grad():
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        maps = cam(input_tensor=images, targets=[ClassifierOutputTarget(1)] * len(images))
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    # Asking for the gradient by the faces lets it pass through layers that are frozen, too.
+    leaves = images.clone().requires_grad_(True)
+    with torch.enable_grad(), GradCAM(model=_Logits(detector).eval(), target_layers=[module]) as cam:
+        maps = cam(input_tensor=leaves, targets=[ClassifierOutputTarget(1)] * len(images))
     detector.zero_grad(set_to_none=True)
     return np.asarray(maps, np.float64)
 

@@ -93,7 +93,7 @@ def probe_statistics(
     """
     path = statistics_file(trained)
     _, stores = read_cell(trained.path, data)
-    identity = {"checkpoint": provenance.file_hash(trained.path), "code": provenance.code_hash(), "stores": stores}
+    identity: dict[str, Any] = {"checkpoint": provenance.file_hash(trained.path), "code": provenance.code_hash(), "stores": stores}
     if path.exists():
         before = StatisticsReport.load(path)
         if before.model_dump(include={*identity, "settings"}) == {**identity, "settings": settings.model_dump()}:

@@ -58,7 +58,8 @@ def figures(
 
         index = GridIndex.read(runs / grid)
         pictures = [name for name in only or () if name in PICTURES]
-        files, missing = [], {}
+        files: list[Path] = []
+        missing: dict[str, str] = {}
         if len(pictures) < len(only or ()) or not only:
             files, missing = write_figures(
                 index, folder, [n for n in only or () if n not in PICTURES] or None, selection, seed, tell

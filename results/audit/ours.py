@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import cast
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from results.audit.claim import Claim, Evidence, Finding
 from results.compare import Comparison
 from results.index import GridIndex
 from results.printed import METRIC_TITLES, Column
-from results.record import METRICS, Level, Metric, Record, RecordError
+from results.record import METRICS, Level, Metric, Record, RecordError, Role
 from results.resampled import SAME, Resampled
 from results.resampling import evaluate, sample
 from results.scores import load_scores
@@ -40,12 +41,7 @@ def audit_grid(index: GridIndex) -> list[Finding]:
     ]
     for name in index.grid.parts:
         part, end = index.part(name), f"-{name}" if name else ""
-        for kind, says, decide in (
-            ("digits", "Every printed number is the mean and deviation over seeds of what the scores give", _digits),
-            ("means", "The averages over seeds in the printed table add up from tidy.csv", _means),
-            ("best", "What is bold is the best, and differs from the runner-up by more than chance", _best),
-        ):
-            wanted.append((f"{kind}{end}", f"{says} (table{end})", partial(decide, part, end)))
+        wanted += [(f"{kind}{end}", f"{says} (table{end})", partial(check, part, end)) for kind, says, check in OF_TABLES]
     findings = []
     for kind, says, decide in wanted:
         evidence = Evidence()
@@ -129,10 +125,11 @@ class Printed:
             raise RecordError(f"tables/{path.name} does not say by which rule its checkpoints were selected")
         self.selection = rule[1]
         self.columns: dict[int, Column] = {}
-        for at, (detector, test, role, measure) in enumerate(self.cells.columns):
+        for at, heading in enumerate(self.cells.columns):
+            detector, test, role, measure = tuple(heading)
             level, _, title = measure.partition(" ")
             if detector in index.grid.detectors and title in OF_TITLE:
-                self.columns[at] = Column(detector, test, role, level, OF_TITLE[title])
+                self.columns[at] = Column(detector, test, cast(Role, role), cast(Level, level), OF_TITLE[title])
         self.markdown = path.with_suffix(".md")
 
     def bold(self) -> list[tuple[str, Column]]:
@@ -260,3 +257,10 @@ def _best(index: GridIndex, end: str, evidence: Evidence) -> None:
         evidence.check(statement, f"it is {best}" if best else reason, None if undecided else best == row)
     if not bold:
         evidence.check("nothing is called best", "no bold number", True)
+
+
+OF_TABLES: tuple[tuple[str, str, Callable[[GridIndex, str, Evidence], None]], ...] = (
+    ("digits", "Every printed number is the mean and deviation over seeds of what the scores give", _digits),
+    ("means", "The averages over seeds in the printed table add up from tidy.csv", _means),
+    ("best", "What is bold is the best, and differs from the runner-up by more than chance", _best),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -111,12 +112,9 @@ def histograms(source: Source) -> Iterator[Drawing]:
                 methods = sorted({m for rows in parts for m in rows["method"].unique()}, key=lambda m: (m != "real", m))
                 for at, method in enumerate(methods):
                     scores = np.concatenate([rows.loc[rows["method"] == method, "score"] for rows in parts])
-                    kind = {"histtype": "stepfilled", "color": "#cccccc"} if method == "real" else {"histtype": "step"}
-                    kind |= (
-                        {}
-                        if method == "real"
-                        else {"color": COLOURS[at % len(COLOURS)], "linestyle": DASHES[(at - 1) % len(DASHES)]}
-                    )
+                    dashes = DASHES[(at - 1) % len(DASHES)]
+                    outline: dict[str, Any] = {"histtype": "step", "color": COLOURS[at % len(COLOURS)], "linestyle": dashes}
+                    kind = {"histtype": "stepfilled", "color": "#cccccc"} if method == "real" else outline
                     axis.hist(scores, bins, weights=np.full(len(scores), 100 / len(scores)), label=method, **kind)
                 axis.set_title(optimizer, fontsize=7)
                 axis.set(xlim=(0, 1))

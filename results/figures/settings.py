@@ -47,7 +47,7 @@ def heatmap(source: Source) -> Iterator[Drawing]:
         axis.set_title(f"{test.name} ({test.role})")
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-        figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02).outline.set_visible(False)
     figure.suptitle(f"frame AUC in %; {source.note()}", fontsize=7)
     yield Drawing("heatmap", figure)
 
