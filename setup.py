@@ -54,12 +54,17 @@ setup(
         f"dlib>=19.24; {NO_WHEEL}",
         # Carries the 68-landmark predictor as a file (100 MB). Only the file is used: importing the package needs pkg_resources.
         "face_recognition_models>=0.3.0",
+        "matplotlib>=3.7",  # figures at print size, PNG and PDF
         "tensorboard>=2.14",  # training curves
         "nvidia-ml-py>=12",  # the energy that a GPU's driver counts; pure Python, and does nothing without a GPU
         "filelock>=3.12",  # two processes on one store or one cell refuse politely
     ],
     extras_require={
         "ray": ["ray>=2.10"],  # `--launcher ray`: scheduling and retries over many machines, which nothing of ours should imitate
+        "figures": [
+            "grad-cam>=1.5",  # class activation maps: `dfgrid figures --only gradcam`
+            "umap-learn>=0.5.5",  # `dfgrid figures --only umap`; brings numba, so it is not installed unasked
+        ],
         "test": [
             "pytest>=7.4",
             "pytest-xdist>=3.5",  # the suite uses both cores

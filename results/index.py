@@ -97,11 +97,13 @@ class GridIndex:
         grid: what was wanted.
         records: cell id -> record, in the grid's order.
         reasons: cell id -> why there is no record, for every other cell.
+        folder: that was read, which holds the cells' scores; None for an index that was put together by hand.
     """
 
     grid: GridFile
     records: dict[str, Record]
     reasons: dict[str, str]
+    folder: Path | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> GridIndex:
@@ -124,7 +126,7 @@ class GridIndex:
                 records[wanted.id] = found
             else:
                 reasons[wanted.id] = found
-        return cls(grid, records, reasons)
+        return cls(grid, records, reasons, folder)
 
     def part(self, name: str) -> GridIndex:
         """The part of that name as a grid of its own, its name in the title.
@@ -149,6 +151,7 @@ class GridIndex:
             grid,
             {id_: r for id_, r in self.records.items() if id_ in ids},
             {id_: r for id_, r in self.reasons.items() if id_ in ids},
+            self.folder,
         )
 
     def optimizer_name(self, title: str) -> str:

@@ -8,6 +8,8 @@ from results.record import Level, Metric, Role
 
 METRIC_TITLES: dict[Metric, str] = {"auc": "AUC", "acc": "ACC", "ap": "AP", "eer": "EER", "log_loss": "log loss"}
 
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"eer", "log_loss"})
+
 DASH = "–"
 
 
@@ -33,7 +35,7 @@ class Entry:
 
     Attributes:
         text: as printed, without markers; a dash where there is no number.
-        best: whether no other row of its column prints a better number.
+        best: whether it is printed bold.
         reason: why there is a dash, or why the mean is over fewer seeds than the grid wants; else "".
         mean: the number behind the text, rounded as printed, or None.
     """

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import get_args
+from typing import Literal, get_args
 
+from results.compare import NOT_SIGNIFICANT, Comparison
 from results.index import GridIndex, WantedCell
 from results.latex import latex
-from results.printed import DASH, Column, Entry, Table
+from results.printed import DASH, LOWER_IS_BETTER, Column, Entry, Table
 from results.record import METRICS, Level, Metric, RecordError, Role, write_atomically
 from results.render import markdown, printed_csv
 from results.reported import NOT_REPORTED, ROGA_TABLE4, Beside, reported_for
+from results.resampled import Resampled
 from results.selection import selection_named
 from results.tidy import tidy
 from results.trail import trail
 
-LOWER_IS_BETTER: frozenset[Metric] = frozenset({"eer", "log_loss"})
+Bold = Literal["significant", "best"]
+"""What is bold: the best of a column where it differs significantly from the runner-up, or whatever is highest."""
 
 # Frame level is what the field's tables compare, in-domain against held-out; video level is what a user meets.
 DEFAULT_METRICS: dict[Role, list[tuple[Level, Metric]]] = {
@@ -68,6 +72,8 @@ def build_table(
     tests: Sequence[str] | None = None,
     digits: int = 2,
     beside: bool = False,
+    bold: Bold = "significant",
+    interval: bool = False,
 ) -> Table:
     """Optimizers as rows, detectors x test sets x metrics as columns, mean over seeds with its sample standard deviation.
 
@@ -77,6 +83,8 @@ def build_table(
         metrics, tests: which columns; see `columns_for`.
         digits: behind the point, of percentages; log loss has one more.
         beside: add the column that the RoGA paper reports (`ROGA_TABLE4`), labelled as not measured here.
+        bold: see `Bold`; significance is tested from the cells' scores (`results.compare`).
+        interval: print 95% intervals over videos in brackets.
 
     Raises:
         RecordError: unknown selection, metric or test set.
@@ -86,6 +94,7 @@ def build_table(
     cells: dict[tuple[str, str], list[WantedCell]] = {}
     for cell in index.grid.cells:
         cells.setdefault((cell.optimizer, cell.detector), []).append(cell)
+    comparison = Comparison(Resampled(index, selection))
     found = tidy(index, selection)
     keys = zip(found["cell"], found["test"], found["level"], found["metric"], strict=True)
     measured = dict(zip(keys, zip(found["value"].tolist(), found["reason"].tolist(), strict=True), strict=True))
@@ -98,9 +107,17 @@ def build_table(
         return seeds
 
     entries = [[_entry(seeds_of(row, column), column.metric, digits) for column in columns] for row in rows]
+    if interval:
+        entries = [
+            [_with_interval(e, comparison.interval(row, c), c.metric, digits) for e, c in zip(line, columns, strict=True)]
+            for row, line in zip(rows, entries, strict=True)
+        ]
     entries = _mark_best(entries, columns)
+    meaning = "bold: best of its column"
+    if bold == "significant":
+        entries, meaning = _significant(entries, columns, rows, comparison)
     headings = [column.heading for column in columns]
-    sentences = trail(index, selection_named(selection), {(c.test, c.level) for c in columns}, {c.metric for c in columns})
+    sentences = trail(index, selection_named(selection), {(c.test, c.level) for c in columns}, {c.metric for c in columns}, meaning)
     if beside:
         headings.append(ROGA_TABLE4.heading)
         entries = [[*line, _beside(index.optimizer_name(row), ROGA_TABLE4)] for row, line in zip(rows, entries, strict=True)]
@@ -152,6 +169,38 @@ def _mark_best(entries: list[list[Entry]], columns: list[Column]) -> list[list[E
     ]
 
 
+def _with_interval(entry: Entry, interval: tuple[float, float] | None, metric: Metric, digits: int) -> Entry:
+    """`91.23 [89.10, 93.02]`; a number without an interval says why by having none."""
+    if entry.mean is None or interval is None:
+        return entry
+    scale, places = (1, digits + 1) if metric == "log_loss" else (100, digits)
+    low, high = (f"{scale * end:.{places}f}" for end in interval)
+    return replace(entry, text=f"{entry.text} [{low}, {high}]")
+
+
+def _significant(
+    entries: list[list[Entry]], columns: list[Column], rows: list[str], comparison: Comparison
+) -> tuple[list[list[Entry]], str]:
+    """Keep bold only what beats the runner-up; the sentence says what bold means and where nothing is."""
+    why: dict[str, int] = {}
+    best: list[str | None] = []
+    for at, column in enumerate(columns):
+        found: str | None = None
+        if any(line[at].best for line in entries):
+            found, reason = comparison.best(column)
+            if reason:
+                why[reason] = why.get(reason, 0) + 1
+        best.append(found)
+    marked = [
+        [replace(e, best=row == name) for e, name in zip(line, best, strict=True)] for row, line in zip(rows, entries, strict=True)
+    ]
+    over = "videos and seeds" if len(comparison.index.grid.seeds) > 1 else "videos, which says nothing of other seeds"
+    test = f"best of its column and significantly better than the runner-up (p < 0.05, paired over {over}; Holm's correction"
+    meaning = f"bold: {test} over the column's pairs)" if any(best) else f"nothing is bold, which would mean: {test})"
+    ordered = sorted(why.items(), key=lambda item: item[0] != NOT_SIGNIFICANT)
+    return marked, meaning + "".join(f"; in {n} of {len(columns)} columns {reason}" for reason, n in ordered)
+
+
 def _beside(optimizer: str, column: Beside) -> Entry:
     digits = reported_for(optimizer, column)
     return Entry(digits) if digits else Entry(DASH, reason=NOT_REPORTED)
@@ -165,13 +214,15 @@ def write_tables(
     tests: Sequence[str] | None = None,
     digits: int = 2,
     beside: bool = False,
+    bold: Bold = "significant",
+    interval: bool = False,
 ) -> list[Path]:
     """Write table.csv (as printed), tidy.csv, table.tex and table.md; of a grid in parts, one table-PART for each and one tidy.csv.
 
     Args:
         index: the grid.
         out_dir: folder, made if it is not there.
-        selection, metrics, tests, digits, beside: as in `build_table`.
+        selection, metrics, tests, digits, beside, bold, interval: as in `build_table`.
 
     Returns:
         The files.
@@ -181,12 +232,12 @@ def write_tables(
     """
     contents: dict[str, str] = {}
     for part in index.grid.parts:
-        table = build_table(index.part(part), selection, metrics, tests, digits, beside)
+        table = build_table(index.part(part), selection, metrics, tests, digits, beside, bold, interval)
         suffix = f"-{part}" if part else ""
         contents[f"table{suffix}.csv"] = printed_csv(table)
         contents[f"table{suffix}.tex"] = latex(table, label=f"tab:{index.grid.name}{suffix}")
         contents[f"table{suffix}.md"] = markdown(table)
-    contents["tidy.csv"] = tidy(index, selection).to_csv(index=False, lineterminator="\n")
+    contents["tidy.csv"] = tidy(index, selection, Resampled(index, selection)).to_csv(index=False, lineterminator="\n")
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():

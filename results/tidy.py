@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from typing import get_args
 
 import pandas as pd
@@ -11,12 +13,13 @@ import pandas as pd
 from results.index import GridIndex
 from results.printed import METRIC_TITLES
 from results.record import METRICS, Level, Metric, Record, RecordError
+from results.resampled import Resampled
 from results.selection import Chosen, select, selection_named
 
 TIDY_COLUMNS = (
     *("grid", "part", "optimizer", "detector", "seed"),
     *("test", "role", "level", "metric"),
-    *("value", "n", "reason"),
+    *("value", "ci_low", "ci_high", "n", "reason"),
     *("selection", "protocol", "cell"),
 )
 
@@ -27,15 +30,18 @@ def protocol_label(record: Record) -> str:
     return f"{record.protocol.get('name', 'protocol')}-{digest}"
 
 
-def tidy(index: GridIndex, selection: str = "source_val") -> pd.DataFrame:
+def tidy(index: GridIndex, selection: str = "source_val", resampled: Resampled | None = None) -> pd.DataFrame:
     """One row per cell, test set, level and metric; also for cells without a record, with the reason in place of the value.
 
     Args:
         index: the grid.
         selection: key of `SELECTIONS`.
+        resampled: the bootstrap draws of the same grid and selection, for intervals of the AUC; None leaves them out.
 
     Returns:
         Columns `TIDY_COLUMNS`. value: in the metric's own unit (fractions, nats), NaN where reason is not empty.
+        ci_low, ci_high: 95% interval of an AUC over videos (cluster bootstrap), NaN for other metrics and where there are no
+        scores or too few videos.
         n: examples (frames or videos) behind the value, 0 where there is none.
 
     Raises:
@@ -62,9 +68,27 @@ def tidy(index: GridIndex, selection: str = "source_val") -> pd.DataFrame:
                     why = "" if value is not None else _undefined(metric, c) if c else reason
                     who = (index.grid.name, cell.part, cell.optimizer, cell.detector, cell.seed)
                     where = (*who, test.name, test.role, level, metric)
-                    rows.append((*where, value, c.n if c else 0, why, rule.label, protocol, cell.id))
+                    rows.append(
+                        (
+                            *where,
+                            value,
+                            *_interval(resampled, cell.id, test.name, level, metric),
+                            c.n if c else 0,
+                            why,
+                            rule.label,
+                            protocol,
+                            cell.id,
+                        )
+                    )
     frame = pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
-    return frame.astype({"value": "float64", "n": "int64", "seed": "int64"})
+    return frame.astype(dict.fromkeys(("value", "ci_low", "ci_high"), "float64") | {"n": "int64", "seed": "int64"})
+
+
+def _interval(resampled: Resampled | None, cell: str, test: str, level: Level, metric: Metric) -> tuple[float, float]:
+    if resampled is not None and metric == "auc":
+        with contextlib.suppress(RecordError):
+            return resampled.of(cell, test, level).interval
+    return math.nan, math.nan
 
 
 def _undefined(metric: Metric, chosen: Chosen) -> str:

@@ -11,7 +11,13 @@ from results.record import Level, Measure, Metric, Provenance, Record
 from results.selection import Selection
 
 
-def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, Level]], metrics: Collection[Metric]) -> list[str]:
+def trail(
+    index: GridIndex,
+    selection: Selection,
+    shown: Collection[tuple[str, Level]],
+    metrics: Collection[Metric],
+    bold: str = "bold: best of its column",
+) -> list[str]:
     """Sentences beneath a table of this grid.
 
     Args:
@@ -19,6 +25,7 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
         selection: the rule that chose the checkpoints.
         shown: (test set, level) of the table's columns.
         metrics: the metrics that the table shows.
+        bold: what bold means, and where nothing is.
     """
     records = list(index.records.values())
     checkpoint = f"Checkpoint: {selection.name}, {selection.sentence}."
@@ -32,7 +39,7 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
         ]
     provenances = [r.provenance for r in records]
     return [
-        _numbers(index.grid.seeds, metrics),
+        _numbers(index.grid.seeds, metrics, bold),
         checkpoint,
         f"Records: {len(records)} of {len(index.grid.cells)} cells.",
         _settings("Protocol", [r.protocol for r in records]),
@@ -46,7 +53,7 @@ def trail(index: GridIndex, selection: Selection, shown: Collection[tuple[str, L
     ]
 
 
-def _numbers(seeds: list[int], metrics: Collection[Metric]) -> str:
+def _numbers(seeds: list[int], metrics: Collection[Metric], bold: str) -> str:
     """Units, spread, and what bold means."""
     units = "Percentages, but log loss in nats" if "log_loss" in metrics else "Percentages"
     if len(seeds) > 1:
@@ -54,7 +61,7 @@ def _numbers(seeds: list[int], metrics: Collection[Metric]) -> str:
     else:
         over = f"one seed ({seeds[0]}), so nothing is known about the spread"
     low = ", ".join(name for metric, name in (("eer", "EER"), ("log_loss", "log loss")) if metric in metrics)
-    best = f"bold: best of its column (lowest for {low})" if low else "bold: best of its column"
+    best = bold.replace("best of its column", f"best of its column (lowest for {low})") if low else bold
     return f"{units}; {over}; {best}."
 
 

@@ -59,7 +59,7 @@ def test_mean_and_sample_deviation_over_seeds() -> None:
 def test_one_seed_has_no_spread_and_log_loss_stays_in_nats() -> None:
     grid = grid_file(("sgd", "sam"))
     index = index_of(grid, [record("meso4-sgd-s0", 0.8), record("meso4-sam-s0", 0.9, optimizer="sam")])
-    table = build_table(index, metrics=["frame eer", "frame log_loss", "acc"], tests=["NeuralTextures"], digits=1)
+    table = build_table(index, metrics=["frame eer", "frame log_loss", "acc"], tests=["NeuralTextures"], digits=1, bold="best")
     assert [h[3] for h in table.headings] == ["frame EER", "frame log loss", "frame ACC", "video ACC"]
     assert [[e.text for e in line] for line in table.entries] == [
         ["20.0", "0.20", "70.0", "71.0"],
@@ -75,12 +75,13 @@ def test_ties_as_printed_are_all_bold() -> None:
     grid = grid_file(("sgd", "sam", "roga"))
     values = {"sgd": 0.90001, "sam": 0.90004, "roga": 0.89}
     index = index_of(grid, [record(c.id, values[c.optimizer], optimizer=c.optimizer) for c in grid.cells])
-    assert [line[1].best for line in build_table(index).entries] == [True, True, False]
-    assert [line[1].best for line in build_table(index, digits=3).entries] == [False, True, False]
-    text = markdown(build_table(index))
+    assert [line[1].best for line in build_table(index, bold="best").entries] == [True, True, False]
+    assert [line[1].best for line in build_table(index, digits=3, bold="best").entries] == [False, True, False]
+    text = markdown(build_table(index, bold="best"))
     assert text.count("**90.00**") == 2
-    assert latex(build_table(index)).count(r"\textbf{\boldmath 90.00}") == 2
-    bold = [span for line in _lines(build_table(index)) for span in line.spans if span.style == "bold" and "90.00" in line.plain]
+    assert latex(build_table(index, bold="best")).count(r"\textbf{\boldmath 90.00}") == 2
+    lines = _lines(build_table(index, bold="best"))
+    bold = [span for line in lines for span in line.spans if span.style == "bold" and "90.00" in line.plain]
     assert len(bold) == 2 * 3
 
 

@@ -11,8 +11,10 @@ from benchmark.cli import (
     audit,
     believe,
     check,
+    compare,
     data,
     experiments,
+    figures,
     interop,
     papers,
     plan,
@@ -48,6 +50,8 @@ app.command(rich_help_panel=RUN)(experiments.train)
 app.command(rich_help_panel=RUN)(experiments.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
+app.command(rich_help_panel=RESULTS)(compare.compare)
+app.command(rich_help_panel=RESULTS)(figures.figures)
 app.command(rich_help_panel=RESULTS)(audit.audit)
 app.command(rich_help_panel=RESULTS)(believe.reproduce)
 app.command(rich_help_panel=RESULTS)(believe.verify)

@@ -8,27 +8,39 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.console import console
+from benchmark.cli.experiments import Runs
 
 STYLE = {"holds": "green", "contradicted": "red", "undecidable": "yellow"}
 SIGN = {True: "[green]+[/]", False: "[red]-[/]", None: "[yellow]?[/]"}
 
 
 def audit(
-    names: Annotated[list[str] | None, typer.Argument(help="Papers (roga, pim) or single claims (roga-7); default: all.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Papers (roga, pim), single claims (roga-7), or names of grids that were run; default: both papers."),
+    ] = None,
+    runs: Runs = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="Also write a page (.md) or one row a check (.csv).")] = None,
     brief: Annotated[bool, typer.Option(help="One line a claim.")] = False,
 ) -> None:
-    """What the papers say, recomputed from the cells that they print: holds, contradicted or undecidable."""
+    """What the papers say, recomputed from the cells that they print: holds, contradicted or undecidable.
+
+    Of a grid: whether its records follow from the kept scores, its printed tables from both, and what is bold is best.
+    """
     from rich.markup import escape
 
-    from results.audit import PAPERS
+    from results.audit import CLAIMS, PAPERS
     from results.audit import audit as recompute
-    from results.audit.pages import frame, markdown
+    from results.audit.ours import audit_grid
+    from results.audit.pages import PAPERS_TITLE, frame, markdown
+    from results.index import GridIndex
     from results.record import RecordError, write_atomically
 
     if out is not None and out.suffix not in (".md", ".csv"):
         raise RecordError(f"--out {out}: the audit is written as .md or .csv")
-    findings = recompute(tuple(names or PAPERS))
+    grids = [name for name in names or () if name not in (*PAPERS, *CLAIMS) and (runs / name / "grid.json").is_file()]
+    papers = [name for name in names or PAPERS if name not in grids]
+    findings = [*recompute(tuple(papers)), *(f for name in grids for f in audit_grid(GridIndex.read(runs / name)))]
     for f in findings:
         console.print(f"[bold]{f.claim.id}[/]  [{STYLE[f.verdict]}]{f.verdict}[/] ({f.score} checks hold)  {escape(f.claim.claim)}")
         if brief:
@@ -43,7 +55,8 @@ def audit(
     counts = {verdict: sum(f.verdict == verdict for f in findings) for verdict in STYLE}
     console.print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
     if out is not None:
-        text = markdown(findings) if out.suffix == ".md" else frame(findings).to_csv(index=False, lineterminator="\n")
+        title = PAPERS_TITLE if not grids else f"{', '.join([*papers, *grids])}, recomputed"
+        text = markdown(findings, title) if out.suffix == ".md" else frame(findings).to_csv(index=False, lineterminator="\n")
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode())
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)

@@ -9,11 +9,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.cli import probe_statistics
 from benchmark.cli.console import console, errors, progress
 from benchmark.cli.experiments import Data, Device, check_device
 from benchmark.cli.reference import Plugins, load
 
-probe_app = typer.Typer(help="Look at trained cells: how flat the loss is around their weights.", no_args_is_help=True)
+probe_app = typer.Typer(help="Look at trained cells: how flat the loss is, what shallow statistics do.", no_args_is_help=True)
+probe_app.command("statistics")(probe_statistics.statistics)
 
 SHOWN_RADIUS = 0.05
 """The table shows the probed radius nearest to it; the files hold all."""

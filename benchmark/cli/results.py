@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from benchmark.cli.console import console
 from benchmark.cli.experiments import Runs
 from benchmark.cli.papers import Mini, Mode, Out, show_paper_table
+
+
+class Bold(str, Enum):
+    """What a table prints bold; typer of every version shows the choices of an Enum."""
+
+    significant = "significant"
+    best = "best"
 
 
 def show_table(
@@ -19,6 +27,8 @@ def show_table(
     tests: list[str] | None = None,
     digits: int = 2,
     beside: bool = False,
+    bold: Literal["significant", "best"] = "significant",
+    interval: bool = False,
 ) -> None:
     """Print a grid's table and write it to the grid's `tables/`; the selection is the protocol's unless it is said."""
     from results.index import GridIndex
@@ -40,9 +50,9 @@ def show_table(
         return
     selection = selection or protocol_selection(index.records.values())
     for part in index.grid.parts:
-        console.print(TerminalTable(build_table(index.part(part), selection, metrics, tests, digits, beside)))
+        console.print(TerminalTable(build_table(index.part(part), selection, metrics, tests, digits, beside, bold, interval)))
         console.print()
-    files = write_tables(index, folder / "tables", selection, metrics, tests, digits, beside)
+    files = write_tables(index, folder / "tables", selection, metrics, tests, digits, beside, bold, interval)
     console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
 
 
@@ -68,6 +78,11 @@ def table(
     mode: Mode = "reported",
     mini: Mini = False,
     out: Out = None,
+    bold: Annotated[
+        Bold,
+        typer.Option(help="significant: the best where it beats the runner-up by more than chance; best: whatever is highest."),
+    ] = Bold.significant,
+    interval: Annotated[bool, typer.Option("--interval", help="Print 95% intervals over videos (cluster bootstrap).")] = False,
 ) -> None:
     """A grid's table: optimizers as rows, backbones and metrics as columns; or a paper's table in its own layout (roga/4).
 
@@ -81,4 +96,4 @@ def table(
         return
     if Path(grid).name != grid:
         raise RecordError(f"'{grid}' is no name of a grid; give the folder that holds it with --runs")
-    show_table(runs / grid, selection, metric, test, digits, beside)
+    show_table(runs / grid, selection, metric, test, digits, beside, bold.value, interval)

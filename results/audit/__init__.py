@@ -33,7 +33,8 @@ def audit(names: tuple[str, ...] = PAPERS) -> list[Finding]:
         found = [claim for claim in CLAIMS.values() if name in (claim.paper, claim.id)]
         if not found:
             raise RecordError(
-                f"nothing to audit is called '{name}'; say {' or '.join(PAPERS)}, or a claim from {', '.join(CLAIMS)}"
+                f"nothing to audit is called '{name}'; say {' or '.join(PAPERS)}, or a claim from {', '.join(CLAIMS)}; "
+                "or the name of a grid below --runs"
             )
         wanted += [claim for claim in found if claim not in wanted]
     return [decide(claim) for claim in wanted]

@@ -22,9 +22,12 @@ def frame(findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def markdown(findings: Sequence[Finding]) -> str:
+PAPERS_TITLE = "what the papers say, recomputed from the tables that they print"
+
+
+def markdown(findings: Sequence[Finding], title: str = PAPERS_TITLE) -> str:
     """A page: one section a claim, its checks as a table."""
-    lines = ["# Audit: what the papers say, recomputed from the tables that they print", ""]
+    lines = [f"# Audit: {title}", ""]
     for f in findings:
         lines += [f"## {f.claim.id}: {f.verdict}", "", f"{_cell(f.claim.claim)}. {f.score} checks hold.", ""]
         lines += [f"{f.claim.remark}", ""] * bool(f.claim.remark)

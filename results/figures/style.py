@@ -1,0 +1,117 @@
+"""How every figure looks, and how it is saved: readable in grey and by the colour-blind, the same file each time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from results.record import write_atomically
+
+# Okabe and Ito's palette without its yellow, which vanishes on white; its black comes first.
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+ONE_COLUMN, TWO_COLUMNS = 3.5, 7.16
+"""Inches: widths of a column and of a page of an IEEE journal. Figures are printed without scaling, letters are 7 to 8 points."""
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes along with matplotlib: the same letters on every machine
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "pdf.fonttype": 42,  # letters stay letters
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "axes.grid": False,
+    "grid.linewidth": 0.4,
+    "grid.color": "#d0d0d0",
+}
+
+
+class Drawing(NamedTuple):
+    """A figure and what its files are called, without an ending."""
+
+    name: str
+    figure: Figure
+
+
+def look(at: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the series with this number; no two of the first 35 share colour and dashes."""
+    return {
+        "color": COLOURS[at % len(COLOURS)],
+        "linestyle": DASHES[(at + at // len(COLOURS)) % len(DASHES)],
+        "marker": MARKERS[at % len(MARKERS)],
+    }
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures that are made in here look as `STYLE` says, whatever the user's matplotlibrc does."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def panels(count: int, width: float = TWO_COLUMNS, height: float = 2.4, across: int = 3, **more: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of at most `across`.
+
+    Args:
+        count: panels.
+        width: of the figure in inches; one panel takes a column of the page.
+        height: of a row in inches.
+        across: panels in a row at most.
+        more: to matplotlib's `subplots`.
+    """
+    columns = min(count, across)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width if columns > 1 else min(width, ONE_COLUMN), height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, **more)
+    axes = list(grid.flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 5) -> None:
+    """One legend for all panels, beneath them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), handlelength=3.2)
+
+
+def save(drawing: Drawing, folder: Path) -> list[Path]:
+    """Write NAME.png and NAME.pdf without dates or versions, so that equal figures are equal files."""
+    files = []
+    with styled():
+        for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
+            buffer = io.BytesIO()
+            drawing.figure.savefig(buffer, format=ending, metadata=metadata)
+            path = folder / f"{drawing.name}.{ending}"
+            write_atomically(path, buffer.getvalue())
+            files.append(path)
+    return files
+
+
+def plain(text: str) -> str:
+    """A name as part of a file's name."""
+    return "".join(c if c.isalnum() or c in "._=" else "-" for c in text).strip("-") or "figure"

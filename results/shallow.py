@@ -1,0 +1,89 @@
+"""probes/statistics.json: what one cell's accuracy and loss do when channel statistics of its shallow features are changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from results.record import FORMAT, Role, Strict, dump, read_model, write_atomically
+
+
+class StatisticsSettings(Strict):
+    """What decides the numbers, beside the weights and the data.
+
+    Attributes:
+        mean: factor of every channel's mean.
+        variance: factor of its variance.
+        batch_size: faces that go through the detector together; changes rounding alone.
+    """
+
+    mean: float = 1.2
+    variance: float = Field(0.65, ge=0)
+    batch_size: int = Field(64, ge=1)
+
+
+class Effect(Strict):
+    """One test set, or the real faces and one forgery of it.
+
+    Attributes:
+        test, role: as in `Measure`.
+        method: of the fake faces; "" for all that the set has.
+        n_real, n_fake: faces.
+        acc_before, acc_after: frame accuracy at 0.5, in [0, 1].
+        log_loss_before, log_loss_after: mean cross entropy, nats.
+    """
+
+    test: str
+    role: Role
+    method: str = ""
+    n_real: int = Field(ge=0)
+    n_fake: int = Field(ge=0)
+    acc_before: float = Field(ge=0, le=1)
+    acc_after: float = Field(ge=0, le=1)
+    log_loss_before: float = Field(ge=0)
+    log_loss_after: float = Field(ge=0)
+
+
+class StatisticsReport(Strict):
+    """What `dfgrid probe statistics` found in one cell.
+
+    Attributes:
+        cell, detector, optimizer, seed, step: whose weights, and after how many steps.
+        checkpoint: SHA-256 of the file.
+        code: SHA-256 over the Python files that the numbers depend on.
+        stores: name of each face store -> its fingerprint.
+        device: what computed.
+        modules: whose output was changed.
+        settings: of the probe.
+        effects: of each test set, and of each forgery in it.
+    """
+
+    format: Literal[1] = FORMAT
+    cell: str
+    detector: str
+    optimizer: str
+    seed: int
+    step: int = Field(ge=0)
+    checkpoint: str
+    code: str
+    stores: dict[str, str]
+    device: str
+    modules: tuple[str, ...]
+    settings: StatisticsSettings
+    effects: tuple[Effect, ...]
+
+    def save(self, path: str | Path) -> None:
+        """Write the file atomically."""
+        write_atomically(path, dump(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> StatisticsReport:
+        """Read the file.
+
+        Raises:
+            RecordError: missing, no JSON, of another format version, or with wrong fields; one sentence.
+        """
+        report: StatisticsReport = read_model(cls, path, "statistics report", "run `dfgrid probe statistics` again")
+        return report
