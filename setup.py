@@ -28,7 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
-    package_data={"detectors": ["cards.json"], "benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
+    package_data={"detectors": ["cards.json"], "benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv", "report/templates/*", "report/static/*"]},
     install_requires=[
         # tensors, autograd, the base optimizers; 2.4: fp16 on a CPU, and attention that can be differentiated twice
         "torch>=2.4",
@@ -45,6 +45,7 @@ setup(
         "pyyaml>=6.0",  # grids
         "pydantic>=2.5",  # grids, cells and records: an unknown key is an error
         "typer>=0.12",  # the command line
+        "jinja2>=3.1",  # the report's pages: templates in which users' words are escaped by themselves
         "rich>=13.0",  # progress bars and tables on the terminal
         "lmdb>=1.4",  # the face store
         "av>=14.2",  # decoding with presentation times, and H.264 encoding of the mini dataset

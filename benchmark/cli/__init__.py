@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import audit, check, data, experiments, interop, predict, probe, reference, results
+from benchmark.cli import audit, check, data, experiments, interop, predict, probe, reference, report, results
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command(rich_help_panel=RUN)(experiments.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.command(rich_help_panel=RESULTS)(audit.audit)
+app.command(rich_help_panel=RESULTS)(report.report)
 app.add_typer(probe.probe_app, name="probe", rich_help_panel=RESULTS)
 app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
 app.add_typer(check.check_app, name="check", rich_help_panel=REFERENCE)
