@@ -28,7 +28,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
-    package_data={"detectors": ["cards.json"], "benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv", "report/templates/*", "report/static/*"]},
+    package_data={
+        "detectors": ["cards.json"],
+        "benchmark": ["grids/*.yaml", "grids/*/*.yaml"],
+        "results": ["reported/*.csv", "report/templates/*", "report/static/*"],
+    },
     install_requires=[
         # tensors, autograd, the base optimizers; 2.4: fp16 on a CPU, and attention that can be differentiated twice
         "torch>=2.4",

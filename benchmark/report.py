@@ -85,7 +85,9 @@ def _shown(name: str, fingerprints: dict[str, int], faces: Faces | None) -> Stor
         found = overview(store)
     except PreprocessingError as error:
         return StoreShown(name, fingerprints, reason=str(error))
-    groups, failures = (tuple({str(k): v for k, v in r.items()} for r in t.to_dict("records")) for t in (found.groups, found.failures))
+    groups, failures = (
+        tuple({str(k): v for k, v in r.items()} for r in t.to_dict("records")) for t in (found.groups, found.failures)
+    )
     return StoreShown(name, fingerprints, "", store.fingerprint, groups, failures, settings_in_words(found.settings))
 
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from benchmark.cli import audit, check, data, experiments, interop, predict, probe, reference, report, results
+from benchmark.cli import audit, check, data, experiments, interop, predict, probe, reference, report, results, share
 from benchmark.cli.console import errors
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.command(rich_help_panel=RESULTS)(audit.audit)
 app.command(rich_help_panel=RESULTS)(report.report)
+app.command(rich_help_panel=RESULTS)(share.export)
+app.command("import-results", rich_help_panel=RESULTS)(share.import_results)
 app.add_typer(probe.probe_app, name="probe", rich_help_panel=RESULTS)
 app.add_typer(reference.list_app, name="list", rich_help_panel=REFERENCE)
 app.add_typer(check.check_app, name="check", rich_help_panel=REFERENCE)

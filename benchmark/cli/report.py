@@ -50,4 +50,6 @@ def report(
                 warn(f"{read.index.grid.name}/{cell}: {reason}")
     if written.faces:
         console.print(f"{written.faces} pictures of faces are in it: mind the licences of their datasets before you publish it")
-    console.print(f"wrote {written.index}: {written.cells} cells of {len(grids)} grid{'s' * (len(grids) > 1)}", soft_wrap=True, markup=False)
+    console.print(
+        f"wrote {written.index}: {written.cells} cells of {len(grids)} grid{'s' * (len(grids) > 1)}", soft_wrap=True, markup=False
+    )

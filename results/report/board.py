@@ -76,9 +76,7 @@ def island(grids: Sequence[ReadGrid], problems: Mapping[tuple[str, str], str]) -
         column["title"] = column["name"] if len(alike) == 1 else f"{column['name']}, {column['trained'] or column['fingerprint']}"
     return {
         "grids": names,
-        "selections": [
-            {"name": s.name, "label": s.label, "oracle": s.oracle, "sentence": s.sentence} for s in SELECTIONS.values()
-        ],
+        "selections": [{"name": s.name, "label": s.label, "oracle": s.oracle, "sentence": s.sentence} for s in SELECTIONS.values()],
         "levels": list(LEVELS),
         "metrics": [
             {"name": m, "title": METRIC_TITLES[m], "percent": m != "log_loss", "low": m in LOWER_IS_BETTER} for m in METRICS

@@ -17,6 +17,8 @@ WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 34
 STYLES = 8
 """Line styles of the style sheet, each with a colour and a dash pattern of its own."""
+VIDEO = ["dataset", "method", "video"]
+"""What names a video: FaceForensics++ gives four forgeries one folder name."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def training_charts(record: Record, marks: Sequence[tuple[str, float]]) -> list[
     if losses:
         x, y = zip(*losses, strict=True)
         top = max(y) * 1.08 or 1.0
-        charts.append(("Training loss", chart("Training loss over epochs", [Line("training loss", x, y, 0)], (0.0, top), marks, "epoch")))
+        charts.append(
+            ("Training loss", chart("Training loss over epochs", [Line("training loss", x, y, 0)], (0.0, top), marks, "epoch"))
+        )
     lines = []
     names = list(dict.fromkeys(m.test for m in record.measures))
     for number, name in enumerate(names):
@@ -81,7 +85,7 @@ def roc_points(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[
 
 def per_video(frames: pd.DataFrame) -> pd.DataFrame:
     """Mean score of each video, which is (dataset, method, video): columns dataset, method, video, label, score."""
-    groups = frames.groupby(["dataset", "method", "video"], sort=True, observed=True)
+    groups = frames.groupby(VIDEO, sort=True, observed=True)
     return groups.agg(label=("label", "first"), score=("score", "mean")).reset_index()
 
 
@@ -139,16 +143,16 @@ def chart(
     middle = (LEFT + width - RIGHT) / 2
     parts.append(f'<text class="tick" x="{middle:.1f}" y="{height - 4}" text-anchor="middle">{escape(xlabel)}</text>')
     for name, x in marks:
-        parts.append(
-            f'<line class="mark" x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{py(y0):.1f}"><title>{escape(name)}</title></line>'
-        )
+        ends = f'x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{py(y0):.1f}"'
+        parts.append(f'<line class="mark" {ends}><title>{escape(name)}</title></line>')
     for line in lines:
         points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
         kind = "reference" if line.style < 0 else f"line s{line.style}"
         parts.append(f'<polyline class="{kind}" points="{points}"/>')
         if len(line.x) == 1:
             parts.append(f'<circle class="dot s{line.style}" cx="{px(line.x[0]):.1f}" cy="{py(line.y[0]):.1f}" r="3"/>')
-    head = f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{escape(title)}">'
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'<svg class="chart" {size} role="img" aria-label="{escape(title)}">'
     return Chart(Markup(head + "".join(parts) + "</svg>"), tuple((line.name, line.style) for line in lines if line.style >= 0))
 
 
@@ -158,4 +162,4 @@ def _ticks(low: float, high: float) -> list[float]:
     scale = 10.0 ** np.floor(np.log10(rough))
     step = float(min((m * scale for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - rough)))
     first = np.ceil(low / step - 1e-9) * step
-    return [float(round(v, 10)) for v in np.arange(first, high + step * 1e-6, step)]
+    return [float(round(v, 10)) + 0.0 for v in np.arange(first, high + step * 1e-6, step)]

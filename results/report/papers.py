@@ -1,9 +1,9 @@
-"""The papers' numbers that belong beside measured ones: those of the same detector or optimizer, training forgeries and test set."""
+"""The papers' numbers that belong beside measured ones: those of the same detector or optimizer, training and test set."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -19,16 +19,16 @@ SETS = {
     **{name: name for name in ALL},
     **{short.lower(): name for short, name in FORGERIES.items()},
     **{f"ff{short.lower()}": name for short, name in FORGERIES.items()},
-    **{name: "celebdfv1" for name in ("celebdfv1", "cdfv1")},
-    **{name: "celebdfv2" for name in ("celebdfv2", "cdfv2", "celebdf", "cdf")},
-    **{name: "dfd" for name in ("dfd", "deepfakedetection")},
-    **{name: "deeperforensics" for name in ("df10", "deeperforensics10", "deeperforensics")},
-    **{name: "wilddeepfake" for name in ("wdf", "wilddeepfake")},
-    **{name: "faceshifter" for name in ("fsh", "faceshifter")},
-    **{name: "dfdcp" for name in ("dfdcp", "dfdcpreview")},
+    **dict.fromkeys(("celebdfv1", "cdfv1"), "celebdfv1"),
+    **dict.fromkeys(("celebdfv2", "cdfv2", "celebdf", "cdf"), "celebdfv2"),
+    **dict.fromkeys(("dfd", "deepfakedetection"), "dfd"),
+    **dict.fromkeys(("df10", "deeperforensics10", "deeperforensics"), "deeperforensics"),
+    **dict.fromkeys(("wdf", "wilddeepfake"), "wilddeepfake"),
+    **dict.fromkeys(("fsh", "faceshifter"), "faceshifter"),
+    **dict.fromkeys(("dfdcp", "dfdcpreview"), "dfdcp"),
     **{name: name for name in ("uadfv", "dfdc")},
-    **{name: "ffc23" for name in ("ffc23", "faceforensicsc23", "ff", "faceforensics")},
-    **{name: "ffc40" for name in ("ffc40", "faceforensicsc40")},
+    **dict.fromkeys(("ffc23", "faceforensicsc23", "ff", "faceforensics"), "ffc23"),
+    **dict.fromkeys(("ffc40", "faceforensicsc40"), "ffc40"),
 }
 
 DETECTORS = {
@@ -80,12 +80,14 @@ def percent(text: str, fraction: bool) -> str:
     return str(Decimal(text).scaleb(2)) if fraction else text
 
 
-def _numbers(row: Mapping[str, Any], columns: Iterable[str], fraction: bool, trained: frozenset[str] = ALL) -> dict[Any, str]:
+def _numbers(
+    row: Mapping[Hashable, Any], columns: Iterable[Hashable], fraction: bool, trained: frozenset[str] = ALL
+) -> dict[Any, str]:
     found = {}
     for column in columns:
-        text = str(row[column])
-        if text and plain(column) in SETS:
-            found[trained, SETS[plain(column)], "auc"] = percent(text, fraction)
+        text, test = str(row[column]), SETS.get(plain(str(column)), "")
+        if text and test:
+            found[trained, test, "auc"] = percent(text, fraction)
     return found
 
 
@@ -109,7 +111,7 @@ def printed_rows() -> Iterator[Printed]:
         yield Printed("RoGA, table V", row["backbone"], words, DETECTORS[row["backbone"]], "roga" if ours else "", numbers=numbers)
     for row in reported("pim_table1").to_dict("records"):
         trained = frozenset({FORGERIES[row["train"]]})
-        yield Printed("PIM, table 1", "", "", numbers=_numbers(row, FORGERIES, True, trained))
+        yield Printed("PIM, table 1", "", "", numbers=_numbers(row, list(FORGERIES), True, trained))
     for row in reported("pim_table4").to_dict("records"):
         ours = row["+PIM"] == "yes"
         words = f"{'PIM' if ours else 'without PIM'}, {row['augmentation']} augmentation"

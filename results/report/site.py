@@ -104,7 +104,8 @@ def write_report(
         site.cell(read, cell)
         progress(number + 1, len(cells))
     data = island(grids, site.written.problems)
-    site.page("index.html", "index.html", data=data, grids=grids, here="index", oracles=[s for s in SELECTIONS.values() if s.oracle])
+    counts = {"measured": sum(len(g.index.records) for g in grids), "wanted": len(cells)}
+    site.page("index.html", "index.html", data=data, grids=grids, here="index", **counts)
     findings: list[Finding] = audit()
     verdicts = {v: sum(f.verdict == v for f in findings) for v in ("holds", "contradicted", "undecidable")}
     site.page("audit.html", "audit.html", findings=findings, verdicts=verdicts, here="audit")
@@ -170,7 +171,9 @@ class _Site:
             problem = str(error).replace(f"{folder}/", "")
             self.written.problems[grid, record.cell] = problem
         reported = _reported(record)
-        marks = list(dict.fromkeys((name, e) for name, _, c in reported if not SELECTIONS[name].oracle for x in c for e in x.epochs))
+        marks = list(
+            dict.fromkeys((name, e) for name, _, c in reported if not SELECTIONS[name].oracle for x in c for e in x.epochs)
+        )
         settings = {
             "Protocol": flat_settings(record.protocol),
             f"Detector {record.detector.title}": {"name": record.detector.name, **flat_settings(record.detector.settings)},
@@ -182,7 +185,9 @@ class _Site:
         return {
             "problem": problem,
             "looked": looked,
-            "looks": [(look, [self._strip(record, v) for v in look.worst], [self._strip(record, v) for v in look.best]) for look in found],
+            "looks": [
+                (look, [self._strip(record, v) for v in look.worst], [self._strip(record, v) for v in look.best]) for look in found
+            ],
             "reported": reported,
             "charts": training_charts(record, marks),
             "marks": marks,

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results.record import Level, Measure, Record, RecordError
-from results.report.curves import Chart, per_video, roc_chart, roc_points
+from results.report.curves import VIDEO, Chart, per_video, roc_chart, roc_points
 from results.selection import SELECTIONS, select
 
 FRAMES = 6
@@ -114,16 +114,19 @@ def _same_examples(measure: Measure, labels: NDArray[np.int64]) -> None:
 
 
 def _extremes(test: str, rows: pd.DataFrame, videos: pd.DataFrame, count: int) -> tuple[tuple[Video, ...], tuple[Video, ...]]:
-    ranked = videos.assign(error=(videos["label"] - videos["score"]).abs()).sort_values("error", ascending=False, kind="stable")
+    errors = (videos["label"] - videos["score"]).abs().to_numpy()
+    ranked = np.argsort(-errors, kind="stable").tolist()
     few = min(count, len(ranked) // 2) if len(ranked) > 1 else len(ranked)
-    worst = [_video(test, rows, row) for row in ranked.head(few).to_dict("records")]
-    best = [_video(test, rows, row) for row in ranked.iloc[max(few, len(ranked) - few) :][::-1].to_dict("records")]
-    return tuple(worst), tuple(best)
+    text = {name: rows[name].astype(str).to_numpy() for name in (*VIDEO, "key")}
+    frames, scores = rows["frame"].to_numpy(), rows["score"].to_numpy(np.float64)
 
+    def shown(at: int) -> Video:
+        row = videos.iloc[at]
+        dataset, method, name = (str(row[column]) for column in VIDEO)
+        mine = np.flatnonzero(np.logical_and.reduce([text["dataset"] == dataset, text["method"] == method, text["video"] == name]))
+        mine = mine[np.argsort(frames[mine], kind="stable")]
+        mine = mine[np.unique(np.linspace(0, len(mine) - 1, min(len(mine), FRAMES)).round().astype(int))]
+        keys, each = tuple(text["key"][mine].tolist()), tuple(scores[mine].tolist())
+        return Video(test, dataset, method, name, int(row["label"]), float(row["score"]), keys, each)
 
-def _video(test: str, rows: pd.DataFrame, row: dict[str, object]) -> Video:
-    dataset, method, name = str(row["dataset"]), str(row["method"]), str(row["video"])
-    mine = rows[(rows["video"] == name) & (rows["method"] == method) & (rows["dataset"] == dataset)].sort_values("frame")
-    mine = mine.iloc[np.unique(np.linspace(0, len(mine) - 1, min(len(mine), FRAMES)).round().astype(int))]
-    label, score = int(str(row["label"])), float(str(row["score"]))
-    return Video(test, dataset, method, name, label, score, tuple(mine["key"].astype(str)), tuple(mine["score"].astype(float)))
+    return tuple(map(shown, ranked[:few])), tuple(map(shown, ranked[max(few, len(ranked) - few) :][::-1]))

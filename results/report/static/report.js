@@ -48,8 +48,11 @@
       store: [["", "all"], ...sortedNames(data.tests.map((t) => t.store)).filter(Boolean).map((n) => [n, n])],
     };
     const manySeeds = new Set(data.cells.map((c) => c.s)).size > 1;
+    // Grids have test sets of their own: all of them at once are mostly dashes. The one with most numbers comes first.
+    const measured = data.grids.map((_, i) => data.cells.filter((c) => c.g === i && c.p >= 0).length);
+    const first = data.grids.length > 1 ? String(measured.indexOf(Math.max(...measured))) : "";
     const initial = {
-      selection: "source_val", level: "video", metric: "auc", rows: manySeeds ? "mean" : "seed", grid: "", detector: "", optimizer: "",
+      selection: "source_val", level: "video", metric: "auc", rows: manySeeds ? "mean" : "seed", grid: first, detector: "", optimizer: "",
       protocol: "", store: "", beside: "1", unrun: "1", off: "", sort: "", dir: "",
     };
     let state = { ...initial, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
@@ -191,9 +194,9 @@
           seeds.append(el("span", "tag doubt", "in doubt"), el("sup", "", mark(row.cells.find((c) => c.doubt).doubt)));
         }
         tr.append(name, el("td", "", row.o), seeds);
+        for (const t of tests) tr.append(number(row.values.get(t), row.cells.length, scale, digits, mark));
         if (!oneGrid) tr.append(el("td", "prot", [data.grids[row.g], row.part].filter(Boolean).join(" / ")));
         if (!oneProtocol) tr.append(el("td", "prot", row.p < 0 ? "–" : data.protocols[row.p].label));
-        for (const t of tests) tr.append(number(row.values.get(t), row.cells.length, scale, digits, mark));
         body.append(tr);
       }
       $("measured").replaceChildren(body);
@@ -204,10 +207,10 @@
         return li;
       }));
       const missing = rows.filter((r) => r.p < 0).length;
-      $("status").textContent = `${rows.length} row${rows.length === 1 ? "" : "s"}${missing ? `, ${missing} without a number` : ""}; ${metric.title} at ${state.level} level, checkpoint ${selection.label}${printed ? `; ${printed} rows from papers` : ""}.`;
+      $("status").textContent = `${rows.length} row${rows.length === 1 ? "" : "s"}${missing ? `, ${missing} without a number` : ""}; ${metric.title} at ${state.level} level, checkpoint ${selection.label}${printed ? `; ${printed} row${printed === 1 ? "" : "s"} from papers` : ""}.`;
       $("testsummary").textContent = `Test sets: ${tests.length} of ${data.tests.length} shown`;
       $("oracle").hidden = !selection.oracle;
-      $("oracle").textContent = selection.oracle ? `Oracle: ${selection.sentence.replace(/; ORACLE: /, ". ")}. Do not compare with rows chosen otherwise.` : "";
+      $("oracle").textContent = selection.oracle ? `Oracle: ${selection.sentence.replace(/; ORACLE: it/, ". It")}. Do not compare with rows chosen otherwise.` : "";
       $("mixed").hidden = oneProtocol;
       $("mixed").textContent = oneProtocol ? "" : "The rows were trained under different protocols; choose one under Protocol before comparing.";
       $("papernote").hidden = !printed;
@@ -258,9 +261,9 @@
       column("d", "detector", [], "");
       column("o", "optimizer", [], "");
       column("", "seeds", [], "");
+      for (const t of tests) column(String(t), data.tests[t].title, [data.tests[t].role], "num");
       if (!oneGrid) column("grid", "grid", [], "");
       if (!oneProtocol) column("", "protocol", [], "");
-      for (const t of tests) column(String(t), data.tests[t].title, [data.tests[t].role], "num");
       document.querySelector("#board thead").replaceChildren(tr);
     }
 
@@ -282,15 +285,18 @@
       body.append(heading);
       for (const row of rows) {
         const tr = el("tr");
-        const name = el("th", "", row.d || "not named");
+        const name = el("th", row.d ? "" : "none", row.d || "not named");
         name.scope = "row";
-        const source = el("td", "", row.source);
-        source.colSpan = 1 + !oneGrid + !oneProtocol;
-        tr.append(name, el("td", "", row.o || "not named"), source);
+        tr.append(name, el("td", row.o ? "" : "none", row.o || "not named"), el("td", "source", row.source));
         for (const t of tests) {
           const text = at(row, t);
           const td = el("td", text === undefined ? "num none" : "num", text === undefined ? "" : text);
           tr.append(td);
+        }
+        if (!oneGrid || !oneProtocol) {
+          const rest = el("td");
+          rest.colSpan = !oneGrid + !oneProtocol;
+          tr.append(rest);
         }
         body.append(tr);
       }
