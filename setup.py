@@ -66,6 +66,7 @@ setup(
         "test": [
             "pytest>=7.4",
             "pytest-xdist>=3.5",  # the suite uses both cores
+            "playwright>=1.40",  # drives the Chromium that is installed, if one is: the report as its readers meet it
             "ruff>=0.6",
             "mypy>=1.8",
             "types-PyYAML",

@@ -170,17 +170,23 @@ class Cell(Strict):
         settings = self.model_dump(
             mode="json", exclude={"plugins": True, "grid": True, "part": True, "protocol": {"diagnostics_every"}}
         )
-        # Younger than the first cells, which picked evenly and keep their ids.
-        for part in (settings["train"], *settings["tests"]):
-            if part["frame_pick"] == "uniform":
-                del part["frame_pick"]
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        digest = settings_hash(settings)
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"
 
     def stores(self) -> list[str]:
         """Names of every store that the cell reads, the training store first."""
         return list(dict.fromkeys([self.train.store, *(t.store for t in self.tests)]))
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """The hash in a cell's id, of its settings as JSON holds them."""
+    settings = {**settings, "train": dict(settings["train"]), "tests": [dict(t) for t in settings["tests"]]}
+    # Younger than the first cells, which picked evenly and keep their ids.
+    for part in (settings["train"], *settings["tests"]):
+        if part.get("frame_pick") == "uniform":
+            del part["frame_pick"]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class Grid(Strict):

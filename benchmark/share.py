@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from benchmark.config import NAME
-from benchmark.verify import cell_of, check_measures
+from benchmark.verify import check_id, check_measures
 from results.archive import CELL_FILES, check_suffix, pack, unpack
 from results.index import GridFile, GridIndex, WantedCell
 from results.record import METRICS, Level, Record, RecordError, read_model, write_atomically
@@ -49,7 +49,7 @@ def export_grid(folder: Path, out: Path, progress: Progress = lambda done, total
         raise RecordError(f"no cell of grid '{name}' has a record yet; run `dfgrid grid run {name}`")
     files = {"grid.json": (folder / "grid.json").read_bytes()}
     for number, (id_, record) in enumerate(index.records.items()):
-        cell_of(record)
+        check_id(record)
         check_measures(record, load_scores(folder / id_ / "scores.parquet"))
         files |= {f"{id_}/{file}": (folder / id_ / file).read_bytes() for file in CELL_FILES if (folder / id_ / file).is_file()}
         progress(number + 1, len(index.records))
@@ -208,7 +208,7 @@ def _checked(archive: Path, record: Record, wanted: WantedCell, files: Mapping[s
 
     def check() -> None:
         check_scores(scores, path)
-        cell_of(record)
+        check_id(record)
         check_measures(record, scores)
 
     _within(archive, check)

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from benchmark.config import Cell
+from benchmark.config import settings_hash
 from benchmark.metrics import measure, per_video
 from results.record import METRICS, Level, Record, RecordError, Split
 
@@ -16,39 +16,34 @@ TOLERANCE = 1e-6
 """Measures are computed from float32 scores; another machine's or library's last digits are no contradiction."""
 
 
-def cell_of(record: Record) -> Cell:
-    """The cell whose settings the record holds, if they give the id that it claims.
+def check_id(record: Record) -> None:
+    """Refuse a record whose settings do not give the id that it claims.
+
+    The settings are taken as the record holds them, so that one that is older than some setting keeps its id.
 
     Raises:
-        RecordError: they do not, or are no settings of a cell; one sentence.
+        RecordError: names the id that they give.
     """
     d, o = record.detector, record.optimizer
     # A record names what tables call a thing; whether the grid gave that as a label or it is the name itself is not kept.
-    labels = [{title, "" if title == name else title} for title, name in ((d.title, d.name), (o.title, o.name))]
-    tried = []
-    for detector, optimizer in product(*map(sorted, labels)):
-        try:
-            cell = Cell.model_validate(
-                {
-                    "grid": record.grid,
-                    "detector": {"name": d.name, "label": detector, **d.settings},
-                    "optimizer": {"name": o.name, "label": optimizer, **o.settings},
-                    "base": {"name": record.optimizer.base, **record.optimizer.base_settings},
-                    "seed": record.seed,
-                    "train": record.data.get("train"),
-                    "tests": record.data.get("tests"),
-                    "protocol": record.protocol,
-                }
-            )
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:160]
-            raise RecordError(f"cell {record.cell}: its record's settings are no cell of this version ({reason})") from error
-        if cell.id == record.cell:
-            return cell
-        tried.append(cell.id)
-    raise RecordError(
-        f"cell {record.cell}: the settings in its record give the id {tried[0]}; they were changed, or another version made it"
-    )
+    labels = [sorted({title, "" if title == name else title}) for title, name in ((d.title, d.name), (o.title, o.name))]
+    found = []
+    for detector, optimizer in product(*labels):
+        settings = {
+            "detector": {"name": d.name, "label": detector, "bases": {}, **d.settings},
+            "optimizer": {"name": o.name, "label": optimizer, "base": None, **o.settings},
+            "base": {"name": o.base, **o.base_settings},
+            "seed": record.seed,
+            "train": record.data.get("train", {}),
+            "tests": record.data.get("tests", []),
+            "protocol": record.protocol,
+        }
+        found.append(settings_hash(settings))
+    if record.cell.rsplit("-", 1)[-1] not in found:
+        raise RecordError(
+            f"cell {record.cell}: the settings in its record give an id that ends in {found[0]}; "
+            "they are not those that it was run with"
+        )
 
 
 def check_measures(record: Record, scores: pd.DataFrame) -> None:

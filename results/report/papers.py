@@ -48,6 +48,10 @@ DETECTORS = {
 OPTIMIZERS = {"Adam": "adam", "SGD": "sgd", "SAM": "sam", "SAGM": "sagm", "Ours(RoGA)": "roga"}
 
 
+Numbers = dict[tuple[frozenset[str], str, str], str]
+"""(Training forgeries, test set, metric) -> percent, with every printed digit."""
+
+
 @dataclass(frozen=True)
 class Printed:
     """A row of a published table.
@@ -58,7 +62,7 @@ class Printed:
         detectors: registry names that the printed detector stands for; empty: any.
         rule: registry name of the optimizer; empty: any.
         level: at which the paper measured; empty where this project has not established it.
-        numbers: (training forgeries, test set, metric) -> percent, with every printed digit.
+        numbers: of the row.
     """
 
     source: str
@@ -67,7 +71,7 @@ class Printed:
     detectors: tuple[str, ...] = ()
     rule: str = ""
     level: str = ""
-    numbers: dict[tuple[frozenset[str], str, str], str] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
 
 
 def plain(name: str) -> str:
@@ -80,9 +84,7 @@ def percent(text: str, fraction: bool) -> str:
     return str(Decimal(text).scaleb(2)) if fraction else text
 
 
-def _numbers(
-    row: Mapping[Hashable, Any], columns: Iterable[Hashable], fraction: bool, trained: frozenset[str] = ALL
-) -> dict[Any, str]:
+def _numbers(row: Mapping[Hashable, Any], columns: Iterable[Hashable], fraction: bool, trained: frozenset[str] = ALL) -> Numbers:
     found = {}
     for column in columns:
         text, test = str(row[column]), SETS.get(plain(str(column)), "")

@@ -98,14 +98,12 @@ def write_report(
         RecordError: `out` is a file, or a folder with something else in it.
     """
     folder = _prepare(Path(out))
-    site = _Site(folder, faces, no_faces)
+    site = Site(folder, faces, no_faces)
     cells = [(read, cell) for read in grids for cell in _once(read.index.grid.cells)]
     for number, (read, cell) in enumerate(cells):
         site.cell(read, cell)
         progress(number + 1, len(cells))
-    data = island(grids, site.written.problems)
-    counts = {"measured": sum(len(g.index.records) for g in grids), "wanted": len(cells)}
-    site.page("index.html", "index.html", data=data, grids=grids, here="index", **counts)
+    site.leaderboard(grids)
     findings: list[Finding] = audit()
     verdicts = {v: sum(f.verdict == v for f in findings) for v in ("holds", "contradicted", "undecidable")}
     site.page("audit.html", "audit.html", findings=findings, verdicts=verdicts, here="audit")
@@ -133,7 +131,9 @@ def _prepare(out: Path) -> Path:
     return out
 
 
-class _Site:
+class Site:
+    """One site while it is written."""
+
     def __init__(self, folder: Path, faces: FaceSource | None, no_faces: str) -> None:
         self.folder, self.faces, self.no_faces = folder, faces, no_faces
         self.written = Written(folder / "index.html")
@@ -148,6 +148,11 @@ class _Site:
     def page(self, template: str, name: str, **context: Any) -> None:
         text = self.templates.get_template(template).render(root="../" * name.count("/"), **context)
         (self.folder / name).write_text(text, encoding="utf-8")
+
+    def leaderboard(self, grids: Sequence[ReadGrid]) -> None:
+        data = island(grids, self.written.problems)
+        counts = {"measured": sum(len(g.index.records) for g in grids), "wanted": sum(len(_once(g.index.grid.cells)) for g in grids)}
+        self.page("index.html", "index.html", data=data, grids=grids, here="index", **counts)
 
     def cell(self, read: ReadGrid, cell: WantedCell) -> None:
         grid = read.index.grid.name
