@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results.report.board import ReadGrid
 from results.report.data import DatasetCheck, StoreShown
-from results.report.site import FaceSource, Written, read_grids, write_report
+from results.report.site import FaceSource, Site, Written, read_grids, write_report
 from results.report.videos import Video
 
-__all__ = ["DatasetCheck", "FaceSource", "ReadGrid", "StoreShown", "Video", "Written", "read_grids", "write_report"]
+__all__ = ["DatasetCheck", "FaceSource", "ReadGrid", "Site", "StoreShown", "Video", "Written", "read_grids", "write_report"]

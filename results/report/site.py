@@ -146,15 +146,19 @@ class Site:
         self.templates.globals |= {"metrics": METRICS, "titles": METRIC_TITLES}
 
     def page(self, template: str, name: str, **context: Any) -> None:
+        """Fill a template and write it; `name` is relative to the site's folder."""
         text = self.templates.get_template(template).render(root="../" * name.count("/"), **context)
         (self.folder / name).write_text(text, encoding="utf-8")
 
     def leaderboard(self, grids: Sequence[ReadGrid]) -> None:
+        """The first page; after the cells, whose problems it marks."""
         data = island(grids, self.written.problems)
-        counts = {"measured": sum(len(g.index.records) for g in grids), "wanted": sum(len(_once(g.index.grid.cells)) for g in grids)}
-        self.page("index.html", "index.html", data=data, grids=grids, here="index", **counts)
+        measured = sum(len(g.index.records) for g in grids)
+        wanted = sum(len(_once(g.index.grid.cells)) for g in grids)
+        self.page("index.html", "index.html", data=data, grids=grids, here="index", measured=measured, wanted=wanted)
 
     def cell(self, read: ReadGrid, cell: WantedCell) -> None:
+        """The page of a cell: what it measured, or why there is nothing."""
         grid = read.index.grid.name
         record = read.index.records.get(cell.id)
         name = f"cells/{page_name(grid, cell.id)}"
