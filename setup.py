@@ -28,7 +28,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["benchmark*", "detectors*", "optimizers*", "preprocessing*", "results*"]),
-    package_data={"detectors": ["cards.json"], "benchmark": ["grids/*.yaml", "grids/*/*.yaml"], "results": ["reported/*.csv"]},
+    package_data={
+        "detectors": ["cards.json"],
+        "benchmark": ["grids/*.yaml", "grids/*/*.yaml"],
+        "results": ["reported/*.csv", "report/templates/*", "report/static/*"],
+    },
     install_requires=[
         # tensors, autograd, the base optimizers; 2.4: fp16 on a CPU, and attention that can be differentiated twice
         "torch>=2.4",
@@ -45,6 +49,7 @@ setup(
         "pyyaml>=6.0",  # grids
         "pydantic>=2.5",  # grids, cells and records: an unknown key is an error
         "typer>=0.12",  # the command line
+        "jinja2>=3.1",  # the report's pages: templates in which users' words are escaped by themselves
         "rich>=13.0",  # progress bars and tables on the terminal
         "lmdb>=1.4",  # the face store
         "av>=14.2",  # decoding with presentation times, and H.264 encoding of the mini dataset
@@ -68,6 +73,7 @@ setup(
         "test": [
             "pytest>=7.4",
             "pytest-xdist>=3.5",  # the suite uses both cores
+            "playwright>=1.40",  # drives the Chromium that is installed, if one is: the report as its readers meet it
             "ruff>=0.6",
             "mypy>=1.8",
             "types-PyYAML",

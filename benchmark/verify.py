@@ -66,7 +66,7 @@ def verify(runs: Path) -> Verified:
     return Verified(len(paths), numbers, tuple(findings))
 
 
-def check_measures(record: Record, scores: pd.DataFrame) -> Iterator[str]:
+def check_measures(record: Record, scores: pd.DataFrame, tolerance: float = TOLERANCE) -> Iterator[str]:
     """Sentences about measures that the scores do not give."""
     made = {}
     for keys, rows in scores.groupby(["step", "test"], observed=True, sort=False):
@@ -84,10 +84,10 @@ def check_measures(record: Record, scores: pd.DataFrame) -> Iterator[str]:
         if key not in made:
             yield f"{m.test} has a measure per {m.level} at step {m.step}, but no scores"
         else:
-            yield from _differences(m, made[key])
+            yield from _differences(m, made[key], tolerance)
 
 
-def _differences(then: Measure, now: Measure) -> Iterator[str]:
+def _differences(then: Measure, now: Measure, tolerance: float) -> Iterator[str]:
     where = f"{then.test} per {then.level} at step {then.step}"
     if (then.n_real, then.n_fake) != (now.n_real, now.n_fake):
         yield f"{where}: {then.n_real} real and {then.n_fake} fake in the record, {now.n_real} and {now.n_fake} in the scores"
@@ -95,7 +95,7 @@ def _differences(then: Measure, now: Measure) -> Iterator[str]:
         yield f"{where}: {then.role} at epoch {then.epoch:g} in the record, {now.role} at epoch {now.epoch:g} in the scores"
     for metric in METRICS:
         a, b = then.value(metric), now.value(metric)
-        if (a is None) != (b is None) or (a is not None and b is not None and abs(a - b) > TOLERANCE):
+        if (a is None) != (b is None) or (a is not None and b is not None and abs(a - b) > tolerance):
             yield f"{where}: {metric} is {a} in the record, {b} from the scores"
 
 

@@ -147,3 +147,13 @@ def _machine(p: Provenance) -> dict[str, str]:
         **torch,
         "deterministic algorithms": "yes" if p.deterministic else "no",
     }
+
+
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as `outer.inner` -> text."""
+    return _flat(settings)
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Nested settings as one line: `epochs 10, batch_size 30, clip none`."""
+    return ", ".join(f"{key} {value}" for key, value in _flat(settings).items())

@@ -22,7 +22,9 @@ from benchmark.cli import (
     probe,
     protocol,
     reference,
+    report,
     results,
+    share,
     status,
 )
 from benchmark.cli.console import errors
@@ -55,6 +57,9 @@ app.command(rich_help_panel=RESULTS)(figures.figures)
 app.command(rich_help_panel=RESULTS)(audit.audit)
 app.command(rich_help_panel=RESULTS)(believe.reproduce)
 app.command(rich_help_panel=RESULTS)(believe.verify)
+app.command(rich_help_panel=RESULTS)(report.report)
+app.command(rich_help_panel=RESULTS)(share.export)
+app.command("import-results", rich_help_panel=RESULTS)(share.import_results)
 app.add_typer(probe.probe_app, name="probe", rich_help_panel=RESULTS)
 app.add_typer(protocol.protocol_app, name="protocol", rich_help_panel=RESULTS)
 reference.list_app.command("tables")(papers.tables)

@@ -1,0 +1,238 @@
+"""Writes the site: templates filled, scripts and styles beside them, faces as files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_args
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from results.audit import Finding, audit
+from results.index import GridIndex, WantedCell
+from results.printed import METRIC_TITLES
+from results.record import METRICS, Level, Record, RecordError
+from results.report.board import ReadGrid, island, page_name, test_data
+from results.report.curves import training_charts
+from results.report.data import DatasetCheck, StoreShown
+from results.report.videos import TestLook, Video, look_at, looks
+from results.scores import load_scores
+from results.selection import SELECTIONS, Chosen, select
+from results.trail import flat_settings
+
+FaceSource = Callable[[Record, Video], "Mapping[str, bytes] | str"]
+"""A video's faces as WebP by their keys, or one sentence that says why there are none."""
+
+STATIC = ("report.css", "report.js")
+MARKER = ".dfgrid-report"
+
+
+@dataclass
+class Written:
+    """What was written.
+
+    Attributes:
+        index: the page to open.
+        cells: pages of cells.
+        faces: pictures of faces; mind the licence of their data before they are published.
+        problems: (grid, cell) -> why its numbers are in doubt.
+    """
+
+    index: Path
+    cells: int = 0
+    faces: int = 0
+    problems: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def read_grids(runs: str | Path) -> list[ReadGrid]:
+    """The grids of a folder: those in it, or itself where it is one's folder.
+
+    Raises:
+        RecordError: no grid there, one that cannot be read, or not one record in all of them; the sentence says what to run.
+    """
+    runs = Path(runs)
+    if not runs.is_dir():
+        raise RecordError(f"{runs} does not exist; give a folder of runs, or run `dfgrid grid run` first")
+    folders = [runs] if (runs / "grid.json").exists() else sorted(p.parent for p in runs.glob("*/grid.json"))
+    if not folders:
+        raise RecordError(f"{runs} holds no grid (no grid.json in it or in its folders); run `dfgrid grid run` first")
+    grids = [ReadGrid(folder, GridIndex.read(folder)) for folder in folders]
+    names = [g.index.grid.name for g in grids]
+    for read in grids:
+        if names.count(read.index.grid.name) > 1:
+            raise RecordError(f"{runs} holds two grids named '{read.index.grid.name}'; give the folder of one of them")
+    if not any(g.index.records for g in grids):
+        reasons = [reason for g in grids for reason in g.index.reasons.values()]
+        unreadable = [r for r in reasons if "record.json" in r]
+        raise RecordError(
+            f"no cell of {', '.join(names)} has a record that can be read: {unreadable[0]}"
+            if unreadable
+            else f"no cell of {', '.join(names)} has a record yet; run `dfgrid grid run {names[0]}`"
+        )
+    return grids
+
+
+def write_report(
+    grids: Sequence[ReadGrid],
+    out: str | Path,
+    faces: FaceSource | None = None,
+    no_faces: str = "faces were not asked for",
+    stores: Iterable[StoreShown] = (),
+    datasets: Iterable[DatasetCheck] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Written:
+    """Write the site; an earlier report in the folder is replaced.
+
+    Args:
+        grids: as `read_grids` gives them.
+        out: folder; made if missing.
+        faces: gives the pictures of a video's faces; None: pages say `no_faces`.
+        no_faces: why there are no pictures.
+        stores, datasets: what the page about the data shows.
+        progress: told (pages done, pages).
+
+    Raises:
+        RecordError: `out` is a file, or a folder with something else in it.
+    """
+    folder = _prepare(Path(out))
+    site = Site(folder, faces, no_faces)
+    cells = [(read, cell) for read in grids for cell in _once(read.index.grid.cells)]
+    for number, (read, cell) in enumerate(cells):
+        site.cell(read, cell)
+        progress(number + 1, len(cells))
+    site.leaderboard(grids)
+    findings: list[Finding] = audit()
+    verdicts = {v: sum(f.verdict == v for f in findings) for v in ("holds", "contradicted", "undecidable")}
+    site.page("audit.html", "audit.html", findings=findings, verdicts=verdicts, here="audit")
+    site.page("data.html", "data.html", stores=list(stores), datasets=list(datasets), here="data")
+    return site.written
+
+
+def _once(cells: Iterable[WantedCell]) -> list[WantedCell]:
+    """Two parts may want one cell; it has one page."""
+    return list({c.id: c for c in cells}.values())
+
+
+def _prepare(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise RecordError(f"--out {out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise RecordError(f"--out {out} holds other things than a report; name a new or empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
+    for name in ("cells", "faces", "assets"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).mkdir()
+    for name in STATIC:
+        shutil.copyfile(Path(__file__).parent / "static" / name, out / "assets" / name)
+    return out
+
+
+class Site:
+    """One site while it is written."""
+
+    def __init__(self, folder: Path, faces: FaceSource | None, no_faces: str) -> None:
+        self.folder, self.faces, self.no_faces = folder, faces, no_faces
+        self.written = Written(folder / "index.html")
+        self.known: set[str] = set()
+        # Names of grids, labels and test sets are users' words: nothing reaches a page unescaped.
+        self.templates = Environment(
+            loader=PackageLoader("results.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        self.templates.filters["percent"] = lambda v: f"{100 * v:.2f}"
+        self.templates.globals |= {"metrics": METRICS, "titles": METRIC_TITLES}
+
+    def page(self, template: str, name: str, **context: Any) -> None:
+        """Fill a template and write it; `name` is relative to the site's folder."""
+        text = self.templates.get_template(template).render(root="../" * name.count("/"), **context)
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def leaderboard(self, grids: Sequence[ReadGrid]) -> None:
+        """The first page; after the cells, whose problems it marks."""
+        data = island(grids, self.written.problems)
+        measured = sum(len(g.index.records) for g in grids)
+        wanted = sum(len(_once(g.index.grid.cells)) for g in grids)
+        self.page("index.html", "index.html", data=data, grids=grids, here="index", measured=measured, wanted=wanted)
+
+    def cell(self, read: ReadGrid, cell: WantedCell) -> None:
+        """The page of a cell: what it measured, or why there is nothing."""
+        grid = read.index.grid.name
+        record = read.index.records.get(cell.id)
+        name = f"cells/{page_name(grid, cell.id)}"
+        head = {"grid": read.index.grid, "cell": cell, "here": "cell", "record": record}
+        if record is None:
+            self.page("missing.html", name, reason=read.index.reasons.get(cell.id, "not run yet"), **head)
+        else:
+            self.page("cell.html", name, **head, **self._content(grid, record, read.folder / cell.id))
+        self.written.cells += 1
+
+    def _content(self, grid: str, record: Record, folder: Path) -> dict[str, Any]:
+        found: list[TestLook] = []
+        problem, looked = "", ""
+        try:
+            step, rule = look_at(record)
+            looked = f"step {step}, chosen by {rule}"
+            found = looks(record, load_scores(folder / "scores.parquet"))
+        except RecordError as error:
+            problem = str(error).replace(f"{folder}/", "")
+            self.written.problems[grid, record.cell] = problem
+        reported = _reported(record)
+        marks = list(
+            dict.fromkeys((name, e) for name, _, c in reported if not SELECTIONS[name].oracle for x in c for e in x.epochs)
+        )
+        settings = {
+            "Protocol": flat_settings(record.protocol),
+            f"Detector {record.detector.title}": {"name": record.detector.name, **flat_settings(record.detector.settings)},
+            f"Optimizer {record.optimizer.title}": {"name": record.optimizer.name, **flat_settings(record.optimizer.settings)},
+            f"Base optimizer {record.optimizer.base}": flat_settings(record.optimizer.base_settings),
+            "Training data": flat_settings(record.data.get("train", {})),
+        }
+        tests = [(m, test_data(record, m)) for m in dict.fromkeys(m.test for m in record.measures if m.role != "source-val")]
+        return {
+            "problem": problem,
+            "looked": looked,
+            "looks": [
+                (look, [self._strip(record, v) for v in look.worst], [self._strip(record, v) for v in look.best]) for look in found
+            ],
+            "reported": reported,
+            "charts": training_charts(record, marks),
+            "marks": marks,
+            "settings": settings,
+            "tests": [(name, flat_settings(data)) for name, data in tests],
+        }
+
+    def _strip(self, record: Record, video: Video) -> dict[str, Any]:
+        """A video with its pictures' places, or the reason why there are none."""
+        pictures: list[tuple[str, float]] = []
+        reason = self.no_faces
+        if self.faces is not None:
+            found = self.faces(record, video)
+            reason = found if isinstance(found, str) else ""
+            if not isinstance(found, str):
+                pictures = [(self._picture(found[key]), score) for key, score in zip(video.keys, video.scores, strict=True)]
+        return {"video": video, "pictures": pictures, "reason": reason}
+
+    def _picture(self, content: bytes) -> str:
+        name = f"faces/{sha256(content).hexdigest()[:16]}.webp"
+        if name not in self.known:
+            (self.folder / name).write_bytes(content)
+            self.known.add(name)
+            self.written.faces += 1
+        return f"../{name}"
+
+
+def _reported(record: Record) -> list[tuple[str, str, list[Chosen]]]:
+    """(rule, why it cannot choose, what it reports), frame level before video level within each test set."""
+    found: list[tuple[str, str, list[Chosen]]] = []
+    for name, rule in SELECTIONS.items():
+        try:
+            chosen = select(record.measures, rule)
+        except RecordError as error:
+            found.append((name, str(error), []))
+            continue
+        order = list(dict.fromkeys(m.test for m in record.measures))
+        found.append((name, "", sorted(chosen, key=lambda c: (order.index(c.test), get_args(Level).index(c.level)))))
+    return found
