@@ -13,6 +13,7 @@ import re
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -96,7 +97,16 @@ def unpack(path: str | Path) -> dict[str, bytes]:
                 raise RecordError(f"{path} holds {name} twice; ask for it again")
             folders.add(folder)
             found[inner] = content
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+    except (
+        OSError,
+        EOFError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        zlib.error,
+    ) as error:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"{path} cannot be read as an archive ({error}); ask for it again") from error

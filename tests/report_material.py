@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from benchmark.config import Cell, Grid
 from benchmark.evaluate import EvaluationSet, measures
 from results.index import GridFile, GridIndex, WantedCell, WantedTest
-from results.record import DetectorUsed, OptimizerUsed, Record
+from results.record import DetectorUsed, Measure, OptimizerUsed, Record
 from results.report import ReadGrid
 from tests.results_grids import provenance
 
@@ -56,12 +57,24 @@ def hash_of(text: str) -> int:
     return int.from_bytes(text.encode()[-4:], "big")
 
 
+_MEASURED: dict[str, list[Measure]] = {}
+
+
+def measured(scores: pd.DataFrame) -> list[Measure]:
+    """The measures of some scores, computed once."""
+    key = sha256(scores.to_csv(index=False).encode()).hexdigest()
+    if key not in _MEASURED:
+        found = []
+        for (step, test), rows in scores.groupby(["step", "test"], sort=False):
+            first = rows.iloc[0]
+            nothing: Any = None
+            of = EvaluationSet(str(test), first["split"], first["role"], nothing)
+            found += measures(rows, of, float(first["epoch"]), int(step))
+        _MEASURED[key] = found
+    return _MEASURED[key]
+
+
 def record_of(cell: Cell, scores: pd.DataFrame, **more: Any) -> Record:
-    found = []
-    for (step, test), rows in scores.groupby(["step", "test"], sort=False):
-        first = rows.iloc[0]
-        nothing: Any = None
-        found += measures(rows, EvaluationSet(str(test), first["split"], first["role"], nothing), float(first["epoch"]), int(step))
     fields: dict[str, Any] = {
         "grid": cell.grid,
         "cell": cell.id,
@@ -78,7 +91,7 @@ def record_of(cell: Cell, scores: pd.DataFrame, **more: Any) -> Record:
         "data": {"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
         "parameters": 28000,
         "steps": 20,
-        "measures": tuple(found),
+        "measures": tuple(measured(scores)),
         "losses": ((10, 0.7), (20, 0.6)),
         "warnings": ("<i>mind</i> the gap",),
         "provenance": provenance(stores=FINGERPRINTS),
