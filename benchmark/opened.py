@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from benchmark import checkpoint
 from benchmark.config import Cell, ConfigError
-from benchmark.data import CachedImages, FaceFrames
+from benchmark.data import CachedImages, FaceFrames, without_face
 from benchmark.evaluate import EvaluationSet
 from benchmark.restore import Restored, restore
 from benchmark.run import Report, check_same, open_stores, select
@@ -81,5 +81,7 @@ def open_trained(
     tests = {}
     for test in (t for t in cell.tests if t.name in wanted):
         images = CachedImages(stores[test.store], restored.detector.size, partial(report, f"decode {test.store}")).images
-        tests[test.name] = EvaluationSet(test.name, "test", test.role, FaceFrames(*evaluated[test.name], images))
+        rows, methods = evaluated[test.name]
+        missing = without_face(stores[test.store].ledger, methods, test.split)
+        tests[test.name] = EvaluationSet(test.name, "test", test.role, missing, FaceFrames(rows, methods, images))
     return Opened(cell, restored, tests, fingerprints)
