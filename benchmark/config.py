@@ -25,6 +25,10 @@ NO_SPLIT = "none"
 """The split of every face of a dataset that ships no splits; training on it is warned about."""
 
 
+SBI = "SBI"
+"""The one method, and so the one domain, of training on self-blended images."""
+
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a grid may be called: its runs lie in a folder of that name."""
 
@@ -88,6 +92,11 @@ class TrainData(Strict):
     """Where training and validation faces come from."""
 
     store: str = Field(description="path of a store; relative to the data folder (--data)")
+    source: Literal["forgeries", "sbi"] = Field(
+        "forgeries",
+        description="of the fakes: the store's forgeries, or self-blended images made of its real faces while training (`methods` is"
+        " left out then)",
+    )
     methods: tuple[str, ...] = Field(
         min_length=1, description="forgery methods; each is one domain; real faces always belong to it"
     )
@@ -95,6 +104,16 @@ class TrainData(Strict):
     frame_pick: FramePick = "uniform"
     train_split: str = "train"
     val_split: str = "val"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blended(cls, value: Any) -> Any:
+        """Self-blended images are a domain of their own."""
+        if not isinstance(value, dict) or value.get("source") != "sbi":
+            return value
+        if tuple(value.get("methods") or (SBI,)) != (SBI,):
+            raise ValueError("methods: with source sbi the fakes are made of real faces, not taken from a method; leave methods out")
+        return {**value, "methods": (SBI,)}
 
 
 class TestSet(Strict):
@@ -128,7 +147,7 @@ class Protocol(Strict):
         "fp32",
         description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away",
     )
-    augment: Literal["none", "flip", "light"] = "none"
+    augment: Literal["none", "flip", "light", "dfb", "pim"] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
     diagnostics_every: int | Literal["auto"] = Field(
         "auto", description="steps from one look at gradients and sharpness to the next; 0: none. Changes no number that is trained"
@@ -174,6 +193,8 @@ class Cell(Strict):
         for part in (settings["train"], *settings["tests"]):
             if part["frame_pick"] == "uniform":
                 del part["frame_pick"]
+        if settings["train"]["source"] == "forgeries":
+            del settings["train"]["source"]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"

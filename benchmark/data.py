@@ -16,6 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark import examples
 from benchmark.config import NO_SPLIT, ConfigError, TestSet, TrainData
 from benchmark.seeding import stream
 from detectors.base import Batch
@@ -243,6 +244,12 @@ class BalancedBatches:
         self.frames, self.seed, self.annotate = frames, seed, annotate
         names = frames.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
         self.videos = pd.factorize(names)[0].astype(np.int64)
+
+    def examples(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(steps, N, 2) of an epoch's order: each face's name, and how often the epoch has shown it before."""
+        positions = order.reshape(-1)
+        named = examples.names(self.frames.rows["key"].astype(str))[positions]
+        return np.stack([named, examples.showings(positions)], axis=1).reshape(len(order), -1, 2)
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """(steps, K, 2, share): positions of the faces; axis 2 is real, fake."""

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, split_warnings
+from benchmark.data import CachedImages, FaceFrames, choose, split_warnings
 from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
@@ -31,6 +31,7 @@ from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective
 from benchmark.precision import FAITHFUL
 from benchmark.ranks import Ranks
+from benchmark.self_blended import choose_source, source_frames, training_batches
 from benchmark.seeding import random_state, restore_random_state, seed_everything, seed_rank
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
@@ -69,10 +70,8 @@ def select(
     Raises:
         ConfigError: a store lacks a method or split that the cell asks for.
     """
-    t = cell.train
-    manifest = stores[t.store].manifest
-    training = choose(manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
-    evaluated = {"val": choose(manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)}
+    training, val = choose_source(cell.train, stores[cell.train.store].manifest)
+    evaluated = {"val": val}
     for test in cell.tests:
         manifest = stores[test.store].manifest
         evaluated[test.name] = choose(manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
@@ -251,7 +250,7 @@ class _Run:
         annotate = annotator(cell.detector.name, self.detector, self.stores[cell.train.store], training)
         self.plan = Plan(
             p.epochs,
-            BalancedBatches(training, p.batch_size, cell.seed, annotate),
+            training_batches(cell.train, training, p.batch_size, cell.seed, self.stores[cell.train.store], annotate),
             p.evaluations_per_epoch,
             cell.seed,
             p.augment,
@@ -276,7 +275,7 @@ class _Run:
         ask = partial(BatchObjective, self.detector, precision=p.precision, weights_dtype=p.weights_dtype, scaler=scaler)
         probe = Probe(self.detector, cell.optimizer.name, rule, ask, p.micro_batch)
         self.diary = Diary(probe, looks, told_at, methods)
-        val = FaceFrames(*evaluated["val"], images[cell.train.store])
+        val = source_frames(cell.train, evaluated["val"], images[cell.train.store], self.stores[cell.train.store])
         tests = (EvaluationSet(t.name, "test", t.role, FaceFrames(*evaluated[t.name], images[t.store])) for t in cell.tests)
         self.sets = [EvaluationSet("val", "val", "source-val", val), *tests]
 

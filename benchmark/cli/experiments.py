@@ -62,8 +62,9 @@ def chosen(cells: list[Any], only: list[str] | None) -> list[Any]:
 
 def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]:
     """Optimizer steps of each cell by its id, and every warning about its data; a missing store or split is told here."""
-    from benchmark.data import BalancedBatches, FaceFrames
+    from benchmark.data import FaceFrames
     from benchmark.run import cell_warnings, open_stores, select
+    from benchmark.self_blended import training_batches
 
     empty: Any = None  # the pixels do not matter for counting steps
     known: dict[str, int] = {}
@@ -74,7 +75,8 @@ def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]
         if same not in known:
             stores = open_stores(cell, data)
             (rows, methods), _ = select(cell, stores)
-            known[same] = BalancedBatches(FaceFrames(rows, methods, empty), cell.protocol.batch_size, 0).steps
+            frames = FaceFrames(rows, methods, empty)
+            known[same] = training_batches(cell.train, frames, cell.protocol.batch_size, 0, None).steps
             warnings |= dict.fromkeys(cell_warnings(cell, stores))
         steps[cell.id] = known[same] * cell.protocol.epochs
     return steps, list(warnings)
