@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 _END: Any = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """The same items in the same order, made by a thread of their own, at most `depth` of them before they are asked for.
 
-    One thread makes all of them, one after the other, so the order of its random choices stays as it was. An error in making an item
-    is raised where the item is asked for. When the caller stops early (an error, Ctrl-C, `close`), the thread ends after the item
-    that it is making.
+    One thread makes all of them, one after the other, so random choices keep their order. An error in making an item is raised
+    where the item is asked for. When the caller stops early (an error, Ctrl-C, `close`), the thread ends after the item that it
+    is making.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
     try:

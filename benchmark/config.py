@@ -94,8 +94,8 @@ class TrainData(Strict):
     store: str = Field(description="path of a store; relative to the data folder (--data)")
     source: Literal["forgeries", "sbi"] = Field(
         "forgeries",
-        description="of the fakes: the store's forgeries, or self-blended images made of its real faces while training (`methods` is"
-        " left out then)",
+        description="of the fakes: the store's forgeries, or self-blended images made of its real faces while training, where"
+        " `methods` is left out",
     )
     methods: tuple[str, ...] = Field(
         min_length=1, description="forgery methods; each is one domain; real faces always belong to it"
@@ -112,7 +112,9 @@ class TrainData(Strict):
         if not isinstance(value, dict) or value.get("source") != "sbi":
             return value
         if tuple(value.get("methods") or (SBI,)) != (SBI,):
-            raise ValueError("methods: with source sbi the fakes are made of real faces, not taken from a method; leave methods out")
+            raise ValueError(
+                "methods: with source sbi the fakes are made of real faces, not taken from a method; leave methods out"
+            )
         return {**value, "methods": (SBI,)}
 
 

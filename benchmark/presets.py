@@ -1,8 +1,8 @@
 """Augmentation presets whose choices are drawn for every face by itself.
 
-A face's generator comes from (seed, epoch, face, showing), so that its pixels depend on nothing else: not on the order of the faces,
-their batch, its micro-batches, the number of processes, or where a run was resumed. Transforms work on floats; only JPEG rounds to
-8 bits.
+A face's generator comes from (seed, epoch, face, showing), and its pixels depend on nothing else: not on the order of the faces,
+their batch and its micro-batches, the number of processes, or where a run was resumed. Transforms work on floats; only JPEG rounds
+to 8 bits.
 """
 
 from __future__ import annotations

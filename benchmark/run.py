@@ -25,14 +25,15 @@ from benchmark import checkpoint, provenance
 from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.data import CachedImages, FaceFrames, choose, split_warnings
 from benchmark.diagnostics import Diary, Probe, schedule
-from benchmark.evaluate import Diverged, EvaluationSet, measures, score
+from benchmark.evaluate import Diverged, EvaluationSet, measures
 from benchmark.face_settings import face_warnings
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective
 from benchmark.precision import FAITHFUL
 from benchmark.ranks import Ranks
-from benchmark.self_blended import choose_source, source_frames, training_batches
+from benchmark.scoring import score_sets
 from benchmark.seeding import random_state, restore_random_state, seed_everything, seed_rank
+from benchmark.self_blended import choose_source, source_frames, training_batches
 from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
 from detectors.base import Detector
@@ -401,8 +402,8 @@ class _Run:
         self.writer.add_scalar("loss", loss, step)
         epoch = step / self.plan.batches.steps
         scored = []
-        for s in self.sets:
-            scores = score(self.detector, s.frames, progress=partial(self.report, f"evaluate {s.name}"))
+        told = score_sets(self.detector, self.sets, progress=lambda name, *count: self.report(f"evaluate {name}", *count))
+        for s, scores in zip(self.sets, told, strict=True):
             found = measures(scores, s, epoch, step)
             self.measures += found
             for m in found:

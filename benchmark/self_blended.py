@@ -20,7 +20,7 @@ from detectors.base import Batch
 from preprocessing.store import FaceStore
 
 VALIDATION_SEED = 2**32
-"""Of the self-blended faces of a validation set; no run has it, so every cell is judged on the same ones and none trains on them."""
+"""Of the self-blended faces of a validation set; no run has it, so every cell is judged on the same, and none trains on them."""
 
 Choice = tuple[pd.DataFrame, tuple[str, ...]]
 """Rows of a manifest, and the forgery methods among them; see `benchmark.data.choose`."""
@@ -100,7 +100,7 @@ class Blender:
 
 @dataclass(frozen=True)
 class SelfBlendedFrames(FaceFrames):
-    """Real faces and one fixed self-blended fake of each: the first half of `rows` is real, the second its fakes, in the same order."""
+    """Real faces and a fixed self-blended fake of each: the first half of `rows` is real, the second their fakes, in that order."""
 
     blender: Blender
 
@@ -114,8 +114,8 @@ class SelfBlendedFrames(FaceFrames):
 class SelfBlendedBatches:
     """The order of training: every real face once an epoch, in a pair with its self-blended fake.
 
-    A step holds as many real as fake faces, the fakes being made of the reals beside them (section 3 of the paper). The last step is
-    filled from the start of the next shuffle. A pair depends on (seed, epoch, face, showing) alone.
+    A step holds as many real as fake faces, the fakes being made of the reals beside them (section 3 of the paper). The last step
+    is filled from the start of the next shuffle. A pair depends on (seed, epoch, face, showing) alone.
 
     Args:
         frames: the real training faces; their methods are ("SBI",).
@@ -134,8 +134,8 @@ class SelfBlendedBatches:
         self.share = batch_size // 2
         if self.share > len(frames):
             raise ConfigError(
-                f"protocol.batch_size: {batch_size} asks for {self.share} real faces in one step, but there are only {len(frames)}; "
-                f"take at most {2 * len(frames)}"
+                f"protocol.batch_size: {batch_size} asks for {self.share} real faces in one step, but there are only {len(frames)};"
+                f" take at most {2 * len(frames)}"
             )
         self.steps = -(-len(frames) // self.share)
         self.frames, self.seed, self.annotate = frames, seed, annotate
@@ -153,7 +153,7 @@ class SelfBlendedBatches:
         return order.reshape(self.steps, self.share, 3)
 
     def examples(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(steps, N, 2): name and showing of each face; both of a pair have the same, so both are augmented alike, as the paper does."""
+        """(steps, N, 2): name and showing of each face; a pair has the same, so both are augmented alike, as the paper does."""
         named = np.stack([self.blender.names[order[..., 0]], order[..., 1]], axis=-1)
         return np.concatenate([named, named], axis=1)
 

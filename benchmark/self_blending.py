@@ -1,14 +1,15 @@
 """Self-blended images (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022): fakes out of real faces.
 
-A face is blended with itself: one of two copies is changed slightly in colour and sharpness, one is moved slightly, and both are joined
-along a deformed outline of the face (section 3.1: source-target generator, mask generator, blending). What is left is what most
-forgeries share: a boundary, and statistics that differ across it. The numbers are those of the authors' released code where the
+A face is blended with itself: one of two copies is changed slightly in colour and sharpness, one is moved slightly, and both are
+joined along a deformed outline of the face (section 3.1: source-target generator, mask generator, blending). What is left is
+what most forgeries share: a boundary, and statistics that differ across it. The numbers are those of the authors' released code where the
 paper names none; nothing else is taken from it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 Image = NDArray[np.float32]
 
 CANVAS = 256
-"""Side in px of the square on which the mask is drawn and deformed, whatever the face's: the deformations below are in its pixels."""
+"""Side in px of the square on which the mask is drawn and deformed, whatever the face's: its deformations are in these pixels."""
 
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 """How much of the source shows inside the mask (section 3.1, "blending ratio"): one of these."""
@@ -68,7 +69,7 @@ def self_blend(face: NDArray[np.uint8], landmarks: NDArray[np.float32], generato
     else:
         target = restyled(target, generator)
     source, mask = _moved(source, mask, generator)
-    mask = cv2.resize(softened(_wrinkled(mask, generator), generator), (size, size), interpolation=cv2.INTER_LINEAR)
+    mask = _image(cv2.resize(softened(_wrinkled(mask, generator), generator), (size, size)))
     mask *= RATIOS[int(generator.integers(len(RATIOS)))]
     # Both are rounded to 8 bits: otherwise grey levels between two integers would tell the fakes.
     blend = mask[..., None] * source + (1 - mask[..., None]) * target
@@ -83,21 +84,21 @@ def restyled(face: Image, generator: np.random.Generator) -> Image:
     """
     if generator.random() < 0.3:
         face = face + generator.uniform(-20, 20, 3).astype(np.float32)
-    hsv = cv2.cvtColor(np.clip(face, 0, 255) / 255, cv2.COLOR_RGB2HSV)  # hue in degrees, the others in [0, 1]
+    hsv = _image(cv2.cvtColor(np.clip(face, 0, 255) / 255, cv2.COLOR_RGB2HSV))  # hue in degrees, the others in [0, 1]
     hsv += generator.uniform(-0.3, 0.3, 3).astype(np.float32) * np.array([2, 1 / 255, 1 / 255], np.float32)
     hsv[..., 0] %= 360
-    face = cv2.cvtColor(np.clip(hsv, 0, [360, 1, 1]).astype(np.float32), cv2.COLOR_HSV2RGB) * 255
+    face = _image(cv2.cvtColor(_image(np.clip(hsv, 0, [360, 1, 1])), cv2.COLOR_HSV2RGB)) * 255
     brightness, contrast = generator.uniform(-0.1, 0.1, 2).astype(np.float32)
     face = np.clip(face * (1 + contrast) + 255 * brightness, 0, 255)
     if generator.random() < 0.5:
         size, small = len(face), len(face) // int(generator.choice([2, 4]))
-        face = cv2.resize(cv2.resize(face, (small, small), interpolation=cv2.INTER_NEAREST), (size, size))
+        face = _image(cv2.resize(cv2.resize(face, (small, small), interpolation=cv2.INTER_NEAREST), (size, size)))
     else:
         strength, lightness = generator.uniform(0.2, 0.5), generator.uniform(0.5, 1.0)
         kernel = np.full((3, 3), -strength, np.float32)
         kernel[1, 1] = 1 - strength + strength * (8 + lightness)
-        face = cv2.filter2D(face, -1, kernel)
-    return np.clip(face, 0, 255).astype(np.float32)
+        face = _image(cv2.filter2D(face, -1, kernel))
+    return _image(np.clip(face, 0, 255))
 
 
 def outline(landmarks: NDArray[np.float32], hull: str) -> Image:
@@ -121,7 +122,7 @@ def _moved(source: Image, mask: Image, generator: np.random.Generator) -> tuple[
         size = len(image)
         middle = (size - 1) / 2 * (1 - scale)
         matrix = np.array([[scale, 0, middle + across * size], [0, scale, middle + down * size]])
-        return np.asarray(cv2.warpAffine(image, matrix, (size, size), borderMode=border), np.float32)
+        return _image(cv2.warpAffine(image, matrix, (size, size), borderMode=border))
 
     return move(source, cv2.BORDER_REPLICATE), move(mask, cv2.BORDER_CONSTANT)
 
@@ -131,7 +132,7 @@ def _wrinkled(mask: Image, generator: np.random.Generator) -> Image:
     noise = generator.uniform(-1, 1, (2, CANVAS, CANVAS)).astype(np.float32)
     x, y = np.meshgrid(np.arange(CANVAS, dtype=np.float32), np.arange(CANVAS, dtype=np.float32))
     dx, dy = (cv2.GaussianBlur(field, (0, 0), 7) * 50 for field in noise)
-    return np.asarray(cv2.remap(mask, x + dx, y + dy, cv2.INTER_LINEAR), np.float32)
+    return _image(cv2.remap(mask, x + dx, y + dy, cv2.INTER_LINEAR))
 
 
 def softened(mask: Image, generator: np.random.Generator) -> Image:
@@ -141,11 +142,16 @@ def softened(mask: Image, generator: np.random.Generator) -> Image:
     first blur is not shrunk.
     """
     width, height = (int(side) for side in generator.integers(192, 257, 2))
-    mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+    mask = _image(cv2.resize(mask, (width, height)))
     first, second = (int(side) for side in 5 + 2 * generator.integers(0, 11, 2))
     inside = (cv2.GaussianBlur(mask, (first, first), 0) > 0.999).astype(np.float32)
     soft = cv2.GaussianBlur(inside if inside.any() else mask, (second, second), float(generator.integers(5, 46)))
-    return np.asarray(soft / soft.max(), np.float32)
+    return _image(soft / soft.max())
+
+
+def _image(values: NDArray[Any]) -> Image:
+    """What OpenCV gives, as float32."""
+    return np.asarray(values, np.float32)
 
 
 def _rounded(image: Image) -> NDArray[np.uint8]:

@@ -71,9 +71,7 @@ def micro_batches(batch: Batch, at_most: int | None, pairs: bool = False) -> lis
     return [_paired(batch, slice(i, None, groups)) for i in range(groups)]
 
 
-def augmented(
-    batch: Batch, plan: Plan, epoch: int, step: int, views: bool, examples: NDArray[np.int64] | None = None
-) -> Batch:
+def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool, examples: NDArray[np.int64] | None = None) -> Batch:
     """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart; channels last in memory.
 
     `examples` says which faces these are; see `augment`.

@@ -1,7 +1,7 @@
 """Image transforms with a value of their own for every face, on the device that holds the faces.
 
-torchvision's functions take one value for a whole batch. Where a transform works on each pixel alone, a batch is transformed at once;
-where pixels are added up (blur, mean colour), each face is transformed by itself, since a sum over a batch may be taken in
+torchvision's functions take one value for a whole batch. Where a transform works on each pixel alone, a batch is transformed at
+once; where pixels are added up (blur, mean colour), each face is transformed by itself, since a sum over a batch may be taken in
 another order for another batch size, and a face must not depend on its neighbours by a single bit. JPEG is always compressed on the
 CPU: GPUs have encoders of their own that give other pixels.
 
@@ -64,7 +64,7 @@ def tinted(images: Tensor, values: Sequence[tuple[float, float, float]]) -> Tens
 def hsv_shifted(images: Tensor, values: Sequence[tuple[float, float, float]]) -> Tensor:
     """Hue shifted in turns, saturation and value in [0, 1]; a grey pixel has no hue and stays grey.
 
-    torchvision shifts hue alone, and scales saturation; this is HueSaturationValue of albumentations, without its rounding to 8 bits.
+    torchvision shifts hue alone, and scales saturation; this is albumentations' HueSaturationValue without its rounding to 8 bits.
     """
     turn, fade, light = (_column(column, images) for column in zip(*values, strict=True))
     red, green, blue = images.split(1, 1)

@@ -1,0 +1,50 @@
+"""Scores of several evaluation sets at once: a face of a store that is in several of them goes through the detector once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmark.evaluate import SCORE_COLUMNS, EvaluationSet, score
+from benchmark.self_blended import SelfBlendedFrames
+from detectors.base import Detector
+
+
+def score_sets(
+    detector: Detector,
+    sets: Sequence[EvaluationSet],
+    batch_size: int = 64,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> list[pd.DataFrame]:
+    """What `score` says of each set.
+
+    Test sets of one store share its real faces. The first set that holds a face has it scored, in the batches that it would be
+    scored in alone, and the others take that score; a set that shares no face is scored as if it were alone, to the bit.
+
+    Args:
+        detector: on its device.
+        sets: those whose `frames.images` are the same array are of one store.
+        batch_size: faces in a forward pass.
+        progress: called with (name of a set, faces done, faces of this set that no earlier one has).
+
+    Raises:
+        Diverged: a score is not a number.
+    """
+    known: dict[int, NDArray[np.float32]] = {}
+    scored = []
+    for s in sets:
+        frames = s.frames
+        if isinstance(frames, SelfBlendedFrames):  # its fakes are nowhere in the store
+            scored.append(score(detector, frames, batch_size, lambda done, total, name=s.name: progress(name, done, total)))
+            continue
+        scores = known.setdefault(id(frames.images), np.full(len(frames.images), np.nan, np.float32))
+        index = frames.rows["index"].to_numpy()
+        new = frames.rows[np.isnan(scores[index])].reset_index(drop=True)
+        found = score(detector, replace(frames, rows=new), batch_size, lambda done, total, name=s.name: progress(name, done, total))
+        scores[new["index"].to_numpy()] = found["score"].to_numpy()
+        scored.append(frames.rows.assign(score=scores[index])[SCORE_COLUMNS])
+    return scored
