@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def score_sets(
     for s in sets:
         frames = s.frames
         if isinstance(frames, SelfBlendedFrames):  # its fakes are nowhere in the store
-            scored.append(score(detector, frames, batch_size, lambda done, total, name=s.name: progress(name, done, total)))
+            scored.append(score(detector, frames, batch_size, partial(progress, s.name)))
             continue
         scores = known.setdefault(id(frames.images), np.full(len(frames.images), np.nan, np.float32))
         index = frames.rows["index"].to_numpy()

@@ -2,8 +2,8 @@
 
 A face is blended with itself: one of two copies is changed slightly in colour and sharpness, one is moved slightly, and both are
 joined along a deformed outline of the face (section 3.1: source-target generator, mask generator, blending). What is left is
-what most forgeries share: a boundary, and statistics that differ across it. The numbers are those of the authors' released code where the
-paper names none; nothing else is taken from it.
+what most forgeries share: a boundary, and statistics that differ across it. The numbers are those of the authors' released code
+where the paper names none; nothing else is taken from it.
 """
 
 from __future__ import annotations
