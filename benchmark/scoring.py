@@ -19,7 +19,7 @@ def score_sets(
     detector: Detector,
     sets: Sequence[EvaluationSet],
     batch_size: int = 64,
-    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[pd.DataFrame]:
     """What `score` says of each set.
 
@@ -38,14 +38,13 @@ def score_sets(
     known: dict[int, NDArray[np.float32]] = {}
     scored = []
     for s in sets:
-        frames = s.frames
+        frames, tell = s.frames, partial(progress, s.name) if progress else None
         if isinstance(frames, SelfBlendedFrames):  # its fakes are nowhere in the store
-            scored.append(score(detector, frames, batch_size, partial(progress, s.name)))
+            scored.append(score(detector, frames, batch_size, tell))
             continue
         scores = known.setdefault(id(frames.images), np.full(len(frames.images), np.nan, np.float32))
         index = frames.rows["index"].to_numpy()
         new = frames.rows[np.isnan(scores[index])].reset_index(drop=True)
-        found = score(detector, replace(frames, rows=new), batch_size, lambda done, total, name=s.name: progress(name, done, total))
-        scores[new["index"].to_numpy()] = found["score"].to_numpy()
+        scores[new["index"].to_numpy()] = score(detector, replace(frames, rows=new), batch_size, tell)["score"].to_numpy()
         scored.append(frames.rows.assign(score=scores[index])[SCORE_COLUMNS])
     return scored

@@ -3,9 +3,9 @@
 The faces of a store are written to PNG files for the peer, and to the cache of decoded faces for us; both then take turns in one
 process on one thread, batch by batch, so that a busy machine is busy for both. Ours are checked against the files, level by level.
 
-Cold means that the pages of the files were given back before each batch (posix_fadvise, DONTNEED, and madvise for the mapped cache).
-The kernel takes that as advice, and a machine may hold a page elsewhere (a virtual disk, a network share): what is printed as cold
-is as cold as a process can make it.
+Cold means that the pages of the files were given back before each batch (posix_fadvise and, for the mapped cache, madvise, both
+with DONTNEED). The kernel takes that as advice, and a machine may hold a page elsewhere (a virtual disk, a network share): what is
+printed as cold is as cold as a process can make it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from benchmark.data import CachedImages, FaceFrames, resize
@@ -119,10 +120,11 @@ def ways(files: list[Path], frames: FaceFrames, size: int) -> dict[str, tuple[Wa
 
 def different_levels(files: list[Path], frames: FaceFrames, size: int) -> int:
     """How many grey levels of the cached faces differ from the files'."""
-    return sum(
-        int((resize(np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8), size) != frames.images[i]).sum())  # type: ignore[arg-type]
-        for path, i in zip(files, frames.rows["index"], strict=True)
-    )
+    different = 0
+    for path, i in zip(files, frames.rows["index"], strict=True):
+        face = np.asarray(Image.open(path).convert("RGB"), np.uint8)
+        different += int(np.count_nonzero(resize(face, size) != frames.images[i]))
+    return different
 
 
 def main() -> None:

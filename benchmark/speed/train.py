@@ -1,8 +1,8 @@
 """How much of training is waiting for faces: `python -m benchmark.speed.train`.
 
 The training loop over faces in a file, and bare steps on one batch that lies on the device, take turns in blocks of steps in one
-process, so that a busy machine is busy for both. What the loop does between two steps (reading, copying to the device, augmentation)
-counts as waiting. The faces are noise: what takes time does not depend on the pixels.
+process, so that a busy machine is busy for both. What the loop does between two steps (reading, copying to the device,
+augmentation) counts as waiting. The faces are noise: what takes time does not depend on the pixels.
 """
 
 from __future__ import annotations
@@ -72,13 +72,12 @@ def noise(folder: Path, size: int, domains: int, per_class: int) -> FaceFrames:
     return FaceFrames(rows, methods, np.memmap(path, dtype=np.uint8, mode="r", shape=shape))
 
 
-def measure(detector: Detector, name: str, frames: FaceFrames, plan: Plan, rounds: int, steps: int) -> Pace:
+def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int) -> Pace:
     """Blocks of the training loop and of bare steps in turn.
 
     Args:
         detector: the model, on its device.
         name: registry name of the optimizer.
-        frames: the faces.
         plan: of the loop; as long as a block, and the first step of each block warms up.
         rounds: of one block each.
         steps: of a bare block.
@@ -155,7 +154,7 @@ def main() -> None:
             frames = noise(Path(folder), detector.size, args.domains, per_class)
             batches = BalancedBatches(frames, args.batch_size, 0)
             plan = Plan(1, batches, 1, 0, args.augment, args.precision, None)
-            pace = measure(detector, args.optimizer, frames, plan, args.rounds, args.steps)
+            pace = measure(detector, args.optimizer, plan, args.rounds, args.steps)
         line = f"{name:18} {pace.bare:9.1f} {pace.loop:9.1f} {pace.of_bare:8.1%} {pace.waiting:8.2%}"
         print(f"{line}   waiting < {WAITING:.0%} and >= {OF_BARE:.0%} of bare: {pace.verdict}", flush=True)
 
