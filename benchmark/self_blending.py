@@ -23,12 +23,10 @@ CANVAS = 256
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 """How much of the source shows inside the mask (section 3.1, "blending ratio"): one of these."""
 
-PARTS = ((*range(17), *range(48, 68)), (0, *range(17, 28), *range(36, 48), 16), tuple(range(27, 36)))
-"""Jaw with mouth, brows with eyes and temples, nose: numbers of the 68 landmarks."""
-
-HULLS = ("whole", "raised", "parts")
-"""Outlines of the mask: the convex hull of all landmarks (section 3.1), the same with the brows raised, and the hulls of `PARTS`
-together. The released code draws one of four outlines if a file of Face X-ray is beside it, and takes the first otherwise."""
+HULLS = ("whole", "raised", "inner")
+"""Outlines of the mask: the convex hull of all landmarks (section 3.1), the same with the brows raised, and the hull of brows, eyes,
+nose and mouth without the jaw. The released code draws one of four outlines if a file of Face X-ray is beside it, and takes the first
+of these otherwise; the other two here are ours."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,9 @@ def outline(landmarks: NDArray[np.float32], hull: str) -> Image:
     if hull == "raised":
         # By as much as they lie above the eyes: the forehead has no landmarks among the 68.
         points[17:27, 1] -= np.maximum(points[36:48, 1].mean() - points[17:27, 1], 0)
-    groups = [points[list(part)] for part in PARTS] if hull == "parts" else [points]
+    points = points[17:68] if hull == "inner" else points
     mask = np.zeros((CANVAS, CANVAS), np.uint8)
-    for group in groups:
-        cv2.fillConvexPoly(mask, np.rint(cv2.convexHull(group)).astype(np.int32), 1)
+    cv2.fillConvexPoly(mask, np.rint(cv2.convexHull(points)).astype(np.int32), 1)
     return mask.astype(np.float32)
 
 

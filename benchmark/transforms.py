@@ -1,9 +1,8 @@
 """Image transforms with a value of their own for every face, on the device that holds the faces.
 
-torchvision's functions take one value for a whole batch. Where a transform works on each pixel alone, a batch is transformed at
-once; where pixels are added up (blur, mean colour), each face is transformed by itself, since a sum over a batch may be taken in
-another order for another batch size, and a face must not depend on its neighbours by a single bit. JPEG is always compressed on the
-CPU: GPUs have encoders of their own that give other pixels.
+torchvision's functions take one value for a whole batch. Here every face has its own, and must not depend on its neighbours by a
+single bit: each pixel is a sum written out in a fixed order, and where a library adds up (mean colour), each face is handed over by
+itself. JPEG is always compressed on the CPU: GPUs have encoders of their own that give other pixels.
 
 All take (N, 3, H, W) float in [0, 1] and N values, and return the same shape and range.
 """
@@ -13,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, pad
 from torchvision.transforms.v2 import functional as v2
 
 
@@ -32,21 +33,37 @@ def mirrored(images: Tensor, values: Sequence[None]) -> Tensor:
 def rotated(images: Tensor, degrees: Sequence[float]) -> Tensor:
     """About the middle, bilinear; what comes in from outside is the mirrored face, as albumentations fills it, not black."""
     height, width = images.shape[-2:]
-    angle = _column([math.radians(d) for d in degrees], images)[:, 0]  # (N, 1, 1)
+    # math's, not torch's: a vector's cosines may differ in the last bit by their place in it.
+    cos, sin = (_column([f(math.radians(d)) for d in degrees], images)[:, 0] for f in (math.cos, math.sin))
     y = torch.arange(height, dtype=images.dtype, device=images.device).view(1, -1, 1) - (height - 1) / 2
     x = torch.arange(width, dtype=images.dtype, device=images.device).view(1, 1, -1) - (width - 1) / 2
     # Written out: affine_grid multiplies matrices, whose sums may depend on the size of the batch.
-    grid = torch.stack([(x * angle.cos() - y * angle.sin()) * (2 / width), (x * angle.sin() + y * angle.cos()) * (2 / height)], -1)
-    # The corners of a pixel lie on the edge: its middle is where the other grids here put it.
+    grid = torch.stack([(x * cos - y * sin) * (2 / width), (x * sin + y * cos) * (2 / height)], -1)
     return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False).clamp(0, 1)
 
 
-def blurred(images: Tensor, kernels: Sequence[int]) -> Tensor:
-    """Gaussian blur; the kernel's odd side in pixels sets sigma as OpenCV does: 0.3 ((side - 1) / 2 - 1) + 0.8."""
-    sigmas = [0.3 * ((side - 1) * 0.5 - 1) + 0.8 for side in kernels]
-    return torch.stack(
-        [v2.gaussian_blur(f, [side, side], [s, s]) for f, side, s in zip(images, kernels, sigmas, strict=True)]
-    ).clamp(0, 1)
+KERNELS = {
+    3: (0.25, 0.5, 0.25),
+    5: (0.0625, 0.25, 0.375, 0.25, 0.0625),
+    7: (0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125),
+}
+"""Side in px -> OpenCV's Gaussian kernel of that side where no sigma is given."""
+
+
+def blurred(images: Tensor, sides: Sequence[int]) -> Tensor:
+    """Gaussian blur by a kernel of 3, 5 or 7 px, edges mirrored: what albumentations' blur does without a sigma."""
+    result = torch.empty_like(images)
+    for side in sorted(set(sides)):
+        rows = torch.tensor([row for row, own in enumerate(sides) if own == side]).to(images.device, non_blocking=True)
+        reach, faces = side // 2, images[rows]
+        for axis in (2, 3):
+            edges = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+            padded = pad(faces, edges, mode="reflect")
+            faces = torch.zeros_like(faces)
+            for start, weight in enumerate(KERNELS[side]):
+                faces.add_(padded.narrow(axis, start, images.shape[axis]), alpha=weight)
+        result[rows] = faces
+    return result.clamp_(0, 1)
 
 
 def rescaled(images: Tensor, values: Sequence[tuple[float, float]]) -> Tensor:
@@ -94,7 +111,14 @@ def pca_shifted(images: Tensor, alphas: Sequence[float]) -> Tensor:
 
 
 def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
-    """JPEG there and back, at a quality of 1 to 100; colours are rounded to 8 bits first."""
-    bytes_ = images.mul(255).round_().to(torch.uint8).cpu().contiguous()
-    back = torch.stack([v2.jpeg(face, quality) for face, quality in zip(bytes_, qualities, strict=True)])
-    return back.to(images.device, non_blocking=True).to(images.dtype).div_(255)
+    """JPEG there and back by OpenCV, at a quality of 1 to 100; colours are rounded to 8 bits first.
+
+    torchvision's JPEG does the same, but announces its removal.
+    """
+    faces = images.mul(255).round_().to(torch.uint8).cpu().permute(0, 2, 3, 1).numpy()
+    back = np.empty_like(faces)
+    for row, quality in enumerate(qualities):
+        blue_first = np.ascontiguousarray(faces[row, ..., ::-1])
+        file = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+        back[row] = cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]  # type: ignore[index]
+    return torch.from_numpy(back).to(images.device, non_blocking=True).permute(0, 3, 1, 2).to(images.dtype).div_(255)

@@ -74,10 +74,11 @@ def test_a_pair_is_a_face_and_the_blend_of_it(store: FaceStore) -> None:
 
 def test_outlines_enclose_what_they_say(store: FaceStore) -> None:
     landmarks = store.landmarks(store.manifest["key"].iloc[0])
-    whole, raised, parts = (outline(landmarks, hull) for hull in HULLS)
+    whole, raised, inner = (outline(landmarks, hull) for hull in HULLS)
     assert (raised >= whole).mean() > 0.999
     assert raised.sum() > 1.05 * whole.sum()
-    assert 0.6 * whole.sum() < parts.sum() < whole.sum()
+    assert (inner <= whole).all()
+    assert 0.3 * whole.sum() < inner.sum() < 0.9 * whole.sum()
     for x, y in np.rint(landmarks).astype(int):
         assert whole[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any()
     with pytest.raises(ValueError, match="enclose nothing"):
@@ -181,13 +182,13 @@ class Bare:
 
 
 def test_mistakes_are_told_in_a_sentence(store: FaceStore, reals: FaceFrames) -> None:
-    with pytest.raises(ConfigError, match="sbi needs the 68 or 81 landmarks of each real face, but .* in store cut-out has none"):
+    with pytest.raises(ConfigError, match=r"sbi needs the 68 or 81 landmarks of each real face, but .* in store cut-out has none"):
         SelfBlendedBatches(reals, 4, 0, Bare())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"take at most {2 * len(reals)}"):
         SelfBlendedBatches(reals, 2 * len(reals) + 2, 0, store)
     with pytest.raises(ConfigError, match=r"g.yaml: train: methods: with source sbi the fakes are made of real faces"):
         grid(methods=["Deepfakes"])
-    with pytest.raises(ConfigError, match="unknown|sbi"):
+    with pytest.raises(ConfigError, match=r"train.source: .*sbi"):
         grid(source="cutmix")
     assert grid(methods=["SBI"]).train == grid(methods=[]).train == grid().train
     assert grid().train.methods == ("SBI",)
