@@ -116,7 +116,8 @@ def augment_examples(
     """
     steps = BY_EXAMPLE[preset]
     drawn = [choices(steps, stream(draws, seed, epoch, *map(int, example))) for example in examples]
-    images = images.clone()
+    # One layout in memory, whatever came: some kernels round otherwise in another.
+    images = images.clone(memory_format=torch.contiguous_format)
     for number in range(len(steps)):
         groups: dict[Callable[[Tensor, Sequence[Any]], Tensor], tuple[list[int], list[Any]]] = {}
         for row, chosen in enumerate(face[number] for face in drawn):

@@ -24,9 +24,9 @@ RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 """How much of the source shows inside the mask (section 3.1, "blending ratio"): one of these."""
 
 HULLS = ("whole", "raised", "inner")
-"""Outlines of the mask: the convex hull of all landmarks (section 3.1), the same with the brows raised, and the hull of brows, eyes,
-nose and mouth without the jaw. The released code draws one of four outlines if a file of Face X-ray is beside it, and takes the first
-of these otherwise; the other two here are ours."""
+"""Outlines of the mask: the convex hull of all landmarks (section 3.1), the same with the brows raised, and the hull of brows,
+eyes, nose and mouth without the jaw. The released code draws one of four outlines if a file of Face X-ray is beside it, and takes
+the first of these otherwise; the other two here are ours."""
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,10 @@ def blurred(images: Tensor, sides: Sequence[int]) -> Tensor:
         for axis in (2, 3):
             edges = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
             padded = pad(faces, edges, mode="reflect")
-            faces = torch.zeros_like(faces)
-            for start, weight in enumerate(KERNELS[side]):
-                faces.add_(padded.narrow(axis, start, images.shape[axis]), alpha=weight)
+            # Products and sums apart: fused, they round otherwise, and only some of a vector's elements are fused.
+            faces = padded.narrow(axis, 0, images.shape[axis]) * KERNELS[side][0]
+            for start, weight in enumerate(KERNELS[side][1:], start=1):
+                faces += padded.narrow(axis, start, images.shape[axis]) * weight
         result[rows] = faces
     return result.clamp_(0, 1)
 

@@ -28,9 +28,10 @@ def examples(count: int = 12) -> np.ndarray:
     return np.stack([names(f"key/{i}" for i in range(count)), np.zeros(count, np.int64)], axis=1)
 
 
+@pytest.mark.parametrize("size", [32, 37])  # 37: rows end in the middle of a vector register
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_face_looks_the_same_in_any_batch(preset: str) -> None:
-    images, ids = faces(), examples()
+def test_a_face_looks_the_same_in_any_batch(preset: str, size: int) -> None:
+    images, ids = faces(24, size), examples(24)
     before = images.clone()
     whole = augment_examples(preset, images, 1, 2, ids)
     assert torch.equal(images, before)
