@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,7 @@ class SelfBlendedBatches:
         self.frames, self.seed, self.annotate = frames, seed, annotate
         if store is not None:
             self.blender = Blender(frames, store)
+            self.threads = torch.get_num_threads()
             videos = frames.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
             self.videos = pd.factorize(videos)[0].astype(np.int64)
 
@@ -159,7 +161,9 @@ class SelfBlendedBatches:
 
     def batch(self, step: NDArray[np.int64]) -> Batch:
         """The faces of one row of `epoch`: the reals, then their fakes. A fake is of no video but its own."""
-        pairs = [self.blender.pair(int(p), self.seed, int(epoch), int(showing)) for p, showing, epoch in step]
+        # Each pair has a generator of its own, so the number of threads changes nothing but the time.
+        with ThreadPoolExecutor(self.threads) as pool:
+            pairs = list(pool.map(lambda p: self.blender.pair(int(p[0]), self.seed, int(p[2]), int(p[1])), step))
         twice = np.concatenate([step[:, 0], step[:, 0]])
         extra = self.annotate(twice) if self.annotate else {}
         if "masks" in extra:

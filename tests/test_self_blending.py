@@ -129,6 +129,8 @@ def test_a_pair_depends_on_seed_epoch_and_face_alone(store: FaceStore, reals: Fa
     assert one.keys() == other.keys()
     assert all(torch.equal(one[p], other[p]) for p in one)
     assert not any(torch.equal(one[p], later[p]) for p in one)
+    six.threads = 4
+    assert all(torch.equal(one[p], image) for p, image in fakes(six, 0).items())
     some = FaceFrames(reals.rows.iloc[::-1].reset_index(drop=True), reals.methods, reals.images)
     assert np.array_equal(Blender(some, store).pair(0, 0, 0, 0).fake, six.blender.pair(len(reals) - 1, 0, 0, 0).fake)
 
