@@ -1,4 +1,7 @@
-"""Augmentation: presets by name, drawn per (seed, epoch, step), so that workers and micro-batches do not change a pixel."""
+"""Augmentation: presets by name, drawn so that workers and micro-batches do not change a pixel.
+
+`none`, `flip` and `light` are drawn per (seed, epoch, step); the presets of `benchmark.presets` per (seed, epoch, face).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.presets import BY_EXAMPLE, augment_examples
 from benchmark.seeding import stream
 
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
@@ -42,9 +47,22 @@ def light(images: Tensor, generator: np.random.Generator) -> Tensor:
 PRESETS: dict[str, Augmentation] = {"none": none, "flip": flip, "light": light}
 
 
-def augment(preset: str, images: Tensor, seed: int, epoch: int, step: int, draws: str = "augment") -> Tensor:
+def augment(
+    preset: str,
+    images: Tensor,
+    seed: int,
+    epoch: int,
+    step: int,
+    draws: str = "augment",
+    examples: NDArray[np.int64] | None = None,
+) -> Tensor:
     """Apply a preset to the faces of one step; the whole step at once, before it is cut into micro-batches.
 
-    `draws` names the stream of random choices: "augment", or "view" for a second view of the same faces.
+    `draws` names the stream of random choices: "augment", or "view" for a second view of the same faces. `examples` ((N, 2), see
+    `benchmark.examples`) says which faces these are; the presets that are drawn face by face need it.
     """
+    if preset in BY_EXAMPLE:
+        if examples is None:
+            raise ValueError(f"augmentation '{preset}' is drawn face by face and needs to know which faces these are")
+        return augment_examples(preset, images, seed, epoch, examples, draws)
     return PRESETS[preset](images, stream(draws, seed, epoch, step))

@@ -25,6 +25,10 @@ NO_SPLIT = "none"
 """The split of every face of a dataset that ships no splits; training on it is warned about."""
 
 
+SBI = "SBI"
+"""The one method, and so the one domain, of training on self-blended images."""
+
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a grid may be called: its runs lie in a folder of that name."""
 
@@ -77,6 +81,11 @@ class TrainData(Strict):
     FIRST: ClassVar[frozenset[str]] = frozenset({"store", "methods", "frames", "train_split", "val_split"})
 
     store: str = Field(description="path of a store; relative to the data folder (--data)")
+    source: Literal["forgeries", "sbi"] = Field(
+        "forgeries",
+        description="of the fakes: the store's forgeries, or self-blended images made of its real faces while training, where"
+        " `methods` is left out",
+    )
     methods: tuple[str, ...] = Field(
         min_length=1, description="forgery methods; each is one domain; real faces always belong to it"
     )
@@ -84,6 +93,18 @@ class TrainData(Strict):
     frame_pick: FramePick = "uniform"
     train_split: str = "train"
     val_split: str = "val"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blended(cls, value: Any) -> Any:
+        """Self-blended images are a domain of their own."""
+        if not isinstance(value, dict) or value.get("source") != "sbi":
+            return value
+        if tuple(value.get("methods") or (SBI,)) != (SBI,):
+            raise ValueError(
+                "methods: with source sbi the fakes are made of real faces, not taken from a method; leave methods out"
+            )
+        return {**value, "methods": (SBI,)}
 
 
 class TestSet(Strict):

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark import examples
 from benchmark.config import NO_SPLIT, ConfigError, TestSet, TrainData
 from benchmark.seeding import stream
 from detectors.base import Batch
@@ -259,6 +261,15 @@ class BalancedBatches:
         self.steps = -(-max(len(f) for f in self.fakes) // self.share)
         self.frames, self.seed, self.annotate = frames, seed, annotate
         self.videos = frames.video_numbers()
+
+    def examples(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(steps, N, 2) of an epoch's order: each face's name, and how often the epoch has shown it before."""
+        positions = order.reshape(-1)
+        return np.stack([self._names[positions], examples.showings(positions)], axis=1).reshape(len(order), -1, 2)
+
+    @cached_property
+    def _names(self) -> NDArray[np.int64]:
+        return examples.names(self.frames.rows["key"].astype(str))
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """(steps, K, 2, share): positions of the faces; axis 2 is real, fake."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from benchmark import metrics
+from benchmark.ahead import ahead
 from benchmark.data import FaceFrames
 from benchmark.protocol import Protocol
 from detectors.base import Detector
@@ -59,12 +62,13 @@ def score(
     device = next(detector.parameters()).device
     training = detector.training
     detector.eval()
-    scores = []
-    for start in range(0, len(frames), batch_size):
-        positions = np.arange(start, min(start + batch_size, len(frames)))
-        scores.append(detector(frames.pixels(positions).to(device)).fake.float().cpu().numpy())
-        if progress:
-            progress(int(positions[-1]) + 1, len(frames))
+    scores: list[NDArray[np.float32]] = []
+    parts = (np.arange(start, min(start + batch_size, len(frames))) for start in range(0, len(frames), batch_size))
+    with closing(ahead(frames.pixels(positions) for positions in parts)) as read:
+        for faces in read:
+            scores.append(detector(faces.to(device)).fake.float().cpu().numpy())
+            if progress:
+                progress(sum(map(len, scores)), len(frames))
     detector.train(training)
     values = np.concatenate(scores) if scores else np.empty(0, np.float32)
     if not np.isfinite(values).all():

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark import examples
 from benchmark.data import Annotate, FaceFrames
 from benchmark.reading import ConfigError
 from benchmark.seeding import stream
@@ -48,6 +49,13 @@ class PlainBatches:
         """For each step the places of its faces in `rows`."""
         order = stream("order", self.seed, epoch).permutation(len(self.rows))
         return [order[start : start + self.size] for start in range(0, len(order), self.size)]
+
+    def examples(self, order: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """For each step of an epoch (N, 2): each face's name, and how often the epoch has shown it before."""
+        known = examples.names(self.frames.rows["key"].astype(str))
+        positions = self.rows[np.concatenate(order)]
+        named = np.stack([known[positions], examples.showings(positions)], axis=1)
+        return np.split(named, np.cumsum([len(step) for step in order])[:-1])
 
     def positions(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of `frames` of one entry of `epoch`."""

@@ -21,6 +21,7 @@ from benchmark.objective import BatchObjective, undisturbed
 from benchmark.restore import restore
 from benchmark.run import Report, check_same, open_stores, select
 from benchmark.seeding import stream
+from benchmark.self_blended import source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
 from detectors.base import Batch, Detector
 from results.index import GridIndex
@@ -135,7 +136,8 @@ def probe_sharpness(
     for name, chosen in {"train": (rows, methods), **evaluated}.items():
         store = of_store[name]
         images = CachedImages(stores[store], restored.detector.size, partial(report, f"decode {store}")).images
-        frames = FaceFrames(*chosen, images)
+        in_source = name in ("train", "val")
+        frames = source_frames(cell.train, chosen, images, stores[store]) if in_source else FaceFrames(*chosen, images)
         sets.append(_probe_set(name, roles[name], store, restored.detector, frames, settings, report))
     found = SharpnessReport(
         cell=cell.id,

@@ -85,7 +85,7 @@ class Protocol(Strict):
         "fp32",
         description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away",
     )
-    augment: Literal["none", "flip", "light"] = "none"
+    augment: Literal["none", "flip", "light", "dfb", "pim"] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
     diagnostics_every: int | Literal["auto"] = Field(
         "auto", description="steps from one look at gradients and sharpness to the next; 0: none. Changes no number that is trained"

@@ -35,8 +35,9 @@ from benchmark.objective import BatchObjective, LaterPasses
 from benchmark.precision import FAITHFUL
 from benchmark.ranks import Ranks
 from benchmark.seeding import random_state, restore_random_state, seed_everything, seed_rank
+from benchmark.self_blended import choose_source, source_frames, training_batches
 from benchmark.testing import Report, Scores, measures_of_tests, open_test_stores, score_tests, test_sets, write_parquet
-from benchmark.train import Plan, Stopped, batches_for, train
+from benchmark.train import Plan, Stopped, train
 from detectors import DETECTORS
 from detectors.base import Detector
 from optimizers import OPTIMIZERS
@@ -70,25 +71,12 @@ def select(
     Raises:
         ConfigError: a store lacks a method or split that the cell asks for.
     """
-    training, val = select_source(cell, stores[cell.train.store])
+    training, val = choose_source(cell.train, stores[cell.train.store].manifest)
     evaluated = {"val": val}
     for test in cell.tests:
         manifest = stores[test.store].manifest
         evaluated[test.name] = choose(manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
     return training, evaluated
-
-
-def select_source(
-    cell: Cell, store: FaceStore
-) -> tuple[tuple[pd.DataFrame, tuple[str, ...]], tuple[pd.DataFrame, tuple[str, ...]]]:
-    """The rows to train on and those of the validation set, with their methods; no test store is asked.
-
-    Raises:
-        ConfigError: the training store lacks a method or split that the cell asks for.
-    """
-    t = cell.train
-    training = choose(store.manifest, t.store, t.methods, t.train_split, t.frames, t.frame_pick)
-    return training, choose(store.manifest, t.store, t.methods, t.val_split, t.frames, t.frame_pick)
 
 
 def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
@@ -275,14 +263,14 @@ class _Run:
         if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         store = self.stores[cell.train.store]
-        training, (rows, methods) = select_source(cell, store)
+        training, (rows, methods) = choose_source(cell.train, store.manifest)
         check_needs(cell.detector.name, self.detector, p, len(methods))
         images = CachedImages(store, self.detector.size, partial(self.report, f"decode {cell.train.store}")).images
         faces = FaceFrames(*training, images)
         annotate = annotator(cell.detector.name, self.detector, store, faces)
         self.plan = Plan(
             p.all_epochs,
-            batches_for(p, faces, cell.seed, annotate),
+            training_batches(cell.train, p, faces, cell.seed, store, annotate),
             p.evaluations_per_epoch,
             cell.seed,
             p.augment,
@@ -312,7 +300,8 @@ class _Run:
         probe = Probe(self.detector, cell.optimizer.name, rule, ask, p.micro_batch)
         self.diary = Diary(probe, looks, told_at, methods)
         missing = without_face(store.ledger, methods, cell.train.val_split)
-        self.val = EvaluationSet("val", "val", "source-val", missing, FaceFrames(rows, methods, images))
+        val = source_frames(cell.train, (rows, methods), images, store)
+        self.val = EvaluationSet("val", "val", "source-val", missing, val)
 
     def _resume(self) -> int:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-STREAMS = {"order": 1, "augment": 2, "probe": 3, "view": 11}
+STREAMS = {"order": 1, "augment": 2, "probe": 3, "view": 11, "sbi": 21}
 """Streams drawn apart from torch's own generators: the order of the examples, their augmentation, which of them are probed, and the
-augmentation of their second views."""
+augmentation of their second views, and the fakes that are blended out of real faces."""
 
 
 def stream(name: str, *key: int) -> np.random.Generator:

@@ -18,7 +18,8 @@ import pandas as pd
 from benchmark import checkpoint
 from benchmark.config import Cell, ConfigError
 from benchmark.data import CachedImages, FaceFrames, choose, without_face
-from benchmark.evaluate import EvaluationSet, measures, score
+from benchmark.evaluate import EvaluationSet, measures
+from benchmark.scoring import score_sets
 from benchmark.train import Stopped
 from detectors.base import Detector
 from preprocessing.errors import PreprocessingError
@@ -130,11 +131,10 @@ def score_tests(
         if kept.tested(step).exists():
             continue
         detector.load_state_dict(checkpoint.load(kept.weights / f"{step:08d}.pt")["detector"])
+        told = score_sets(detector, sets, progress=lambda name, *count: report(f"evaluate {name}", *count))
         scored = [
-            score(detector, s.frames, progress=partial(report, f"evaluate {s.name}")).assign(
-                epoch=epoch, step=step, split=s.split, test=s.name, role=s.role
-            )
-            for s in sets
+            scores.assign(epoch=epoch, step=step, split=s.split, test=s.name, role=s.role)
+            for s, scores in zip(sets, told, strict=True)
         ]
         write_parquet(pd.concat(scored, ignore_index=True), kept.tested(step))
         if should_stop():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from benchmark.ahead import ahead
 from benchmark.augment import augment
 from benchmark.data import Annotate, BalancedBatches, FaceFrames
 from benchmark.objective import BatchObjective, LaterPasses, Spent
 from benchmark.plain_batches import PlainBatches
+from benchmark.presets import BY_EXAMPLE
 from benchmark.protocol import Protocol as Switches
 from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
@@ -37,6 +40,9 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int) -> Any:
         """A sequence of `steps` entries; depends on (seed, epoch) alone."""
+
+    def examples(self, order: Any) -> Any:
+        """For each entry of `epoch` (N, 2): name and showing of each face; see `benchmark.examples`."""
 
     def positions(self, step: Any) -> NDArray[np.int64]:
         """Rows of `frames` that one entry of `epoch` stands for, in the batch's order."""
@@ -107,11 +113,14 @@ def micro_batches(batch: Batch, at_most: int | None, pairs: bool = False) -> lis
     return [_paired(batch, slice(i, None, groups)) for i in range(groups)]
 
 
-def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool) -> Batch:
-    """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart; channels last in memory."""
+def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool, examples: NDArray[np.int64] | None = None) -> Batch:
+    """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart; channels last in memory.
+
+    `examples` says which faces these are; see `augment`.
+    """
 
     def draw(stream: str) -> Tensor:
-        images = augment(plan.augment, batch.images, plan.seed, epoch, step, stream)
+        images = augment(plan.augment, batch.images, plan.seed, epoch, step, stream, examples)
         return images.contiguous(memory_format=torch.channels_last)
 
     return replace(batch, images=draw("augment"), views=draw("view") if views else None)
@@ -135,6 +144,16 @@ def _paired(batch: Batch, some: slice) -> Batch:
     return batch.only(torch.cat([real, fake]).sort().values)
 
 
+def faces_of_steps(plan: Plan, start: int) -> Iterator[tuple[Batch, NDArray[np.int64] | None]]:
+    """The faces of every step from `start` to the end, and which faces these are where the augmentation asks for that."""
+    for epoch in range(start // plan.batches.steps, plan.epochs):
+        order = plan.batches.epoch(epoch)
+        examples = plan.batches.examples(order) if plan.augment in BY_EXAMPLE else None
+        first = max(start - epoch * plan.batches.steps, 0)
+        for within in range(first, plan.batches.steps):
+            yield plan.batches.batch(order[within]), None if examples is None else examples[within]
+
+
 def train(
     detector: Detector,
     optimizer: Optimizer,
@@ -151,21 +170,20 @@ def train(
     """
     device = next(detector.parameters()).device
     detector.train()
-    for step in range(start, plan.steps):
-        epoch, within = divmod(step, plan.batches.steps)
-        if within == 0 or step == start:
-            order = plan.batches.epoch(epoch)
-        faces = plan.batches.batch(order[within])
-        # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
-        batch = replace(faces.to(device), domains=faces.domains)
-        batch = augmented(batch, plan, epoch, within, views="views" in detector.needs)
-        before(step + 1, batch)
-        pairs = "pairs" in detector.needs
-        parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
-        scaler = optimizer.scaler
-        objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
-        objective.spent = plan.spent
-        loss = optimizer.step(objective)
-        if schedule is not None and (plan.stepping == "step" or (plan.stepping == "epoch" and within + 1 == plan.batches.steps)):
-            schedule.step()
-        after(step + 1, loss)
+    with closing(ahead(faces_of_steps(plan, start))) as read:
+        for step, (faces, examples) in enumerate(read, start):
+            epoch, within = divmod(step, plan.batches.steps)
+            # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
+            batch = replace(faces.to(device), domains=faces.domains)
+            batch = augmented(batch, plan, epoch, within, "views" in detector.needs, examples)
+            before(step + 1, batch)
+            pairs = "pairs" in detector.needs
+            parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
+            scaler = optimizer.scaler
+            objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
+            objective.spent = plan.spent
+            loss = optimizer.step(objective)
+            ends = within + 1 == plan.batches.steps
+            if schedule is not None and (plan.stepping == "step" or (plan.stepping == "epoch" and ends)):
+                schedule.step()
+            after(step + 1, loss)

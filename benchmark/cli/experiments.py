@@ -80,7 +80,7 @@ def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]
     """Optimizer steps of each cell by its id, and every warning about its data; a missing store or split is told here."""
     from benchmark.data import FaceFrames
     from benchmark.run import cell_warnings, open_stores, select
-    from benchmark.train import batches_for
+    from benchmark.self_blended import training_batches
 
     empty: Any = None  # the pixels do not matter for counting steps
     known: dict[str, int] = {}
@@ -92,7 +92,7 @@ def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]
         if same not in known:
             stores = open_stores(cell, data)
             (rows, methods), _ = select(cell, stores)
-            known[same] = batches_for(p, FaceFrames(rows, methods, empty), 0).steps
+            known[same] = training_batches(cell.train, p, FaceFrames(rows, methods, empty), 0, None).steps
             warnings |= dict.fromkeys(cell_warnings(cell, stores))
         steps[cell.id] = known[same] * p.all_epochs
     return steps, list(warnings)

@@ -1,0 +1,184 @@
+"""Reading faces beside DeepfakeBench's way: `python -m benchmark.speed.data STORE`.
+
+The faces of a store are written to PNG files for the peer, and to the cache of decoded faces for us; both then take turns in one
+process on one thread, batch by batch, so that a busy machine is busy for both. Ours are checked against the files, level by level.
+
+Cold means that the pages of the files were given back before each batch (posix_fadvise and, for the mapped cache, madvise, both
+with DONTNEED). The kernel takes that as advice, and a machine may hold a page elsewhere (a virtual disk, a network share): what is
+printed as cold is as cold as a process can make it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from benchmark.data import CachedImages, FaceFrames, resize
+from benchmark.examples import names
+from benchmark.presets import augment_examples
+from benchmark.speed import peer_data
+from preprocessing.store import FaceStore
+
+READING, END_TO_END = 20.0, 3.0
+"""What is aimed at, in images per second over the peer's: faces from a warm cache, and with the dfb augmentation on top."""
+
+Way = Callable[[NDArray[np.int64]], object]
+"""Positions of a batch's faces -> its tensor; the same faces for both."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Images per second, medians over the turns."""
+
+    peer: float
+    ours: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast ours is."""
+        return self.ours / self.peer
+
+
+def drop_pages(files: list[Path], mapped: NDArray[np.uint8] | None = None) -> bool:
+    """Ask the kernel to forget the files' pages, and those that `mapped` holds; whether it can be asked here at all."""
+    if not hasattr(os, "posix_fadvise") or not hasattr(mmap, "MADV_DONTNEED"):
+        return False
+    if isinstance(mapped, np.memmap):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # a page that is mapped is not dropped
+    for path in files:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)  # a page that is not on the disk yet would stay
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+    return True
+
+
+def take_turns(peer: Way, ours: Way, batches: list[NDArray[np.int64]], before: Callable[[], object] = lambda: None) -> Rates:
+    """Both ways over the same batches in turn; `before` is called before each batch of either."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number, batch in enumerate(batches):
+        order = (0, 1) if number % 2 else (1, 0)
+        for who in order:
+            before()
+            started = time.perf_counter()
+            (peer, ours)[who](batch)
+            seconds[who].append((time.perf_counter() - started) / len(batch))
+    return Rates(*(1 / statistics.median(times) for times in seconds))
+
+
+def ways(files: list[Path], frames: FaceFrames, size: int) -> dict[str, tuple[Way, Way]]:
+    """The peer's and our way by what is compared: "reading" and "with the dfb augmentation".
+
+    Reading ends where the augmentation begins: the peer's at an 8-bit PIL image and ours at the 8-bit faces of the batch.
+    """
+    named = names(frames.rows["key"].astype(str))
+    generator = np.random.default_rng(0)
+    rows = frames.rows["index"].to_numpy()
+
+    def peer_reads(batch: NDArray[np.int64]) -> object:
+        return [peer_data.read(files[i], size) for i in batch]
+
+    def we_read(batch: NDArray[np.int64]) -> object:
+        return torch.from_numpy(frames.images[rows[batch]])
+
+    def peer_augments(batch: NDArray[np.int64]) -> Tensor:
+        faces = (peer_data.augmented(peer_data.read(files[i], size), generator) for i in batch)
+        return torch.stack([peer_data.to_tensor(face) for face in faces])
+
+    def we_augment(batch: NDArray[np.int64]) -> Tensor:
+        examples = np.stack([named[batch], np.zeros(len(batch), np.int64)], axis=1)
+        return augment_examples("dfb", frames.pixels(batch), 0, 0, examples).sub_(0.5).div_(0.5)
+
+    def peer_tensors(batch: NDArray[np.int64]) -> Tensor:
+        return torch.stack([peer_data.to_tensor(peer_data.read(files[i], size)) for i in batch])
+
+    def our_tensors(batch: NDArray[np.int64]) -> Tensor:
+        return frames.pixels(batch).sub_(0.5).div_(0.5)
+
+    return {
+        "faces before augmentation": (peer_reads, we_read),
+        "normalised tensors": (peer_tensors, our_tensors),
+        "with the dfb augmentation": (peer_augments, we_augment),
+    }
+
+
+def different_levels(files: list[Path], frames: FaceFrames, size: int) -> int:
+    """How many grey levels of the cached faces differ from the files'."""
+    different = 0
+    for path, i in zip(files, frames.rows["index"], strict=True):
+        face = np.asarray(Image.open(path).convert("RGB"), np.uint8)
+        different += int(np.count_nonzero(resize(face, size) != frames.images[i]))
+    return different
+
+
+def main() -> None:
+    """Print the rates, and whether the targets are met."""
+    parser = argparse.ArgumentParser(description="Images per second from disk to a batch, beside DeepfakeBench's way.")
+    parser.add_argument("store", type=Path, help="folder of a face store")
+    parser.add_argument("--size", type=int, default=256, help="side of the faces in pixels")
+    parser.add_argument("--faces", type=int, default=512, help="how many of the store's faces are used")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3, help="times through the faces")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with FaceStore(args.store) as store, tempfile.TemporaryDirectory() as folder:
+        rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
+        rows = rows.iloc[:: max(1, len(rows) // args.faces)].head(args.faces).reset_index(drop=True)
+        frames = FaceFrames(rows, (), CachedImages(store, args.size).images)
+        files = [Path(folder) / f"{i:06d}.png" for i in range(len(rows))]
+        for key, path in zip(rows["key"], files, strict=True):
+            cv2.imwrite(str(path), cv2.cvtColor(store.image(key), cv2.COLOR_RGB2BGR))
+        _report(files, frames, args.size, args.batch_size, args.rounds)
+
+
+def _report(files: list[Path], frames: FaceFrames, size: int, batch_size: int, rounds: int) -> None:
+    cache = [Path(str(getattr(frames.images, "filename", "")))]
+    generator = np.random.default_rng(0)
+    whole = len(frames) // batch_size * batch_size
+    batches = [b for _ in range(rounds) for b in generator.permutation(len(frames))[:whole].reshape(-1, batch_size)]
+    print(f"{len(frames)} faces of {size} px, batches of {batch_size}, one thread; images per second")
+    print(f"{'':42} {'peer':>8} {'ours':>9} {'ratio':>7}")
+    measured: dict[str, Rates] = {}
+    for name, (peer, ours) in ways(files, frames, size).items():
+        for temperature in ("warm", "cold"):
+
+            def forget(cold: bool = temperature == "cold") -> None:
+                if cold:
+                    drop_pages([*files, *cache], frames.images)
+
+            if temperature == "cold" and not drop_pages([*files, *cache]):
+                print(f"{name}, cold: this system cannot drop a file's pages")
+                continue
+            peer(batches[0]), ours(batches[0])
+            some = batches if temperature == "warm" else batches[: len(batches) // rounds]
+            rates = measured[f"{name}, {temperature}"] = take_turns(peer, ours, some, forget)
+            print(f"{name + ', ' + temperature:42} {rates.peer:8.0f} {rates.ours:9.0f} {rates.ratio:7.1f}", flush=True)
+    different = different_levels(files, frames, size)
+    for what, target, name in (
+        ("faces from a warm cache", READING, "faces before augmentation, warm"),
+        ("end to end with the dfb augmentation", END_TO_END, "with the dfb augmentation, warm"),
+    ):
+        found = measured[name].ratio
+        print(f"target {what} >= {target:g} x the peer: {found:.1f} x, {'met' if found >= target else 'NOT met'}")
+    print(f"target no grey level lost: {different} differ, {'met' if different == 0 else 'NOT met'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Reading faces ahead of their use, scoring them once, and the figures of speed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmark.ahead import ahead
+from benchmark.contract import Small
+from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
+from benchmark.evaluate import EvaluationSet, score
+from benchmark.scoring import score_sets
+from benchmark.speed import data as speed_data
+from benchmark.speed import peer_data
+from benchmark.speed import train as speed_train
+from benchmark.train import Plan
+from preprocessing.store import FaceStore
+
+torch.set_num_threads(1)
+
+
+def test_items_keep_their_order_and_only_a_few_are_made_early() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(20):
+            made.append(i)
+            yield i
+
+    for i, item in enumerate(ahead(items(), depth=2)):
+        assert item == i
+        assert len(made) <= i + 4
+    assert made == list(range(20))
+
+
+def test_an_error_is_raised_where_its_item_is_asked_for() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("unreadable")
+
+    reader = ahead(items())
+    assert next(reader) == 1
+    with pytest.raises(OSError, match="unreadable"):
+        next(reader)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_the_thread_ends_with_its_reader(error: type[BaseException]) -> None:
+    def endless() -> Iterator[int]:
+        while True:
+            yield 0
+
+    reader = ahead(endless())
+    next(reader)
+    assert any(t.name.startswith("ahead") for t in threading.enumerate())
+    with pytest.raises(error):
+        reader.throw(error())
+    assert not any(t.name.startswith("ahead") for t in threading.enumerate())
+
+
+class Counted(Small):
+    """Counts the faces that it sees."""
+
+    seen = 0
+
+    def forward(self, images: torch.Tensor):  # type: ignore[no-untyped-def]
+        self.seen += len(images)
+        return super().forward(images)
+
+
+def test_a_face_in_several_sets_is_scored_once_with_the_same_score(data: Path) -> None:
+    torch.manual_seed(0)
+    detector = Counted()
+    with FaceStore(data / "stores" / "mini-a") as store:
+        images = CachedImages(store, detector.size).images
+        manifest = store.manifest
+    wanted = (["Deepfakes"], ["FaceSwap"], ["Deepfakes", "FaceSwap"])
+    sets = [
+        EvaluationSet(str(i), "test", "held-out", FaceFrames(*choose(manifest, "s", methods, "test", None), images))
+        for i, methods in enumerate(wanted)
+    ]
+    alone = [score(detector, s.frames, 8) for s in sets]
+    apart, detector.seen = detector.seen, 0
+    told: list[tuple[str, int, int]] = []
+    together = score_sets(detector, sets, 8, lambda *count: told.append(count))
+    for one, other in zip(alone, together, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    different = len(set().union(*(s.frames.rows["index"] for s in sets)))
+    assert detector.seen == different < apart
+    assert [name for name, done, total in told if done == total] == ["0", "1"]
+
+
+def test_both_ways_of_reading_give_the_same_faces(data: Path, tmp_path: Path) -> None:
+    import cv2
+
+    with FaceStore(data / "stores" / "mini-b") as store:
+        frames = FaceFrames(
+            store.manifest.reset_index(drop=True).rename_axis("index").reset_index().head(4), (), CachedImages(store, 256).images
+        )
+        files = [tmp_path / f"{i}.png" for i in range(4)]
+        for key, path in zip(frames.rows["key"], files, strict=True):
+            cv2.imwrite(str(path), cv2.cvtColor(store.image(key), cv2.COLOR_RGB2BGR))
+    assert speed_data.different_levels(files, frames, 256) == 0
+    compared = speed_data.ways(files, frames, 256)
+    peer, ours = compared["normalised tensors"]
+    batch = np.array([2, 0])
+    assert torch.allclose(peer(batch), ours(batch), atol=1e-6)  # type: ignore[arg-type]
+    for peer, ours in compared.values():
+        rates = speed_data.take_turns(peer, ours, [batch, batch])
+        assert rates.peer > 0
+        assert rates.ours > 0
+    cv2.imwrite(str(files[0]), np.zeros((256, 256, 3), np.uint8))
+    assert speed_data.different_levels(files, frames, 256) > 0
+    seen = [peer_data.augmented(frames.images[0], np.random.default_rng(i)) for i in range(8)]
+    assert all(face.shape == (256, 256, 3) and face.dtype == np.uint8 for face in seen)
+    assert len({face.tobytes() for face in seen}) == 8
+
+
+def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:
+    frames = speed_train.noise(tmp_path, 8, 2, 6)
+    plan = Plan(1, BalancedBatches(frames, 8, 0), 1, 0, "flip", "fp32", None)
+    pace = speed_train.measure(Small(), "sam", plan, rounds=2, steps=2)
+    assert pace.bare > 0
+    assert pace.loop > 0
+    assert 0 < pace.waiting < 1
+    assert speed_train.Pace(100, 96, 0.02).verdict == "met"
+    assert speed_train.Pace(100, 94, 0.02).verdict == speed_train.Pace(100, 99, 0.04).verdict == "NOT met"
