@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from benchmark.config import Cell, Grid
-from benchmark.evaluate import EvaluationSet, measures
+from benchmark.evaluate import ScoredSet, measures
+from benchmark.protocol import Protocol
 from results.index import GridFile, GridIndex, WantedCell, WantedTest
 from results.record import DetectorUsed, Measure, OptimizerUsed, Record
 from results.report import ReadGrid
@@ -67,9 +68,9 @@ def measured(scores: pd.DataFrame) -> list[Measure]:
         found = []
         for (step, test), rows in scores.groupby(["step", "test"], sort=False):
             first = rows.iloc[0]
-            nothing: Any = None
-            of = EvaluationSet(str(test), first["split"], first["role"], nothing)
-            found += measures(rows, of, float(first["epoch"]), int(step))
+            missing = pd.DataFrame([], columns=["dataset", "method", "video", "label"])
+            of = ScoredSet(str(test), first["split"], first["role"], missing)
+            found += measures(rows, of, float(first["epoch"]), int(step), Protocol(epochs=2, batch_size=24))
         _MEASURED[key] = found
     return _MEASURED[key]
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmark.ahead import ahead
 from benchmark.contract import Small
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
+from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, without_face
 from benchmark.evaluate import EvaluationSet, score
 from benchmark.scoring import score_sets
 from benchmark.speed import data as speed_data
@@ -79,10 +79,16 @@ def test_a_face_in_several_sets_is_scored_once_with_the_same_score(data: Path) -
     detector = Counted()
     with FaceStore(data / "stores" / "mini-a") as store:
         images = CachedImages(store, detector.size).images
-        manifest = store.manifest
+        manifest, ledger = store.manifest, store.ledger
     wanted = (["Deepfakes"], ["FaceSwap"], ["Deepfakes", "FaceSwap"])
     sets = [
-        EvaluationSet(str(i), "test", "held-out", FaceFrames(*choose(manifest, "s", methods, "test", None), images))
+        EvaluationSet(
+            str(i),
+            "test",
+            "held-out",
+            without_face(ledger, methods, "test"),
+            FaceFrames(*choose(manifest, "s", methods, "test", None), images),
+        )
         for i, methods in enumerate(wanted)
     ]
     alone = [score(detector, s.frames, 8) for s in sets]
