@@ -11,6 +11,7 @@ import torch
 
 from benchmark import metrics
 from benchmark.data import FaceFrames
+from benchmark.memory import OutOfMemory, ran_out
 from detectors.base import Detector
 from results.record import Level, Measure, Role, Split
 
@@ -42,6 +43,7 @@ def score(
 
     Raises:
         Diverged: a score is not a number.
+        OutOfMemory: the faces of one batch do not fit.
     """
     device = next(detector.parameters()).device
     training = detector.training
@@ -49,7 +51,15 @@ def score(
     scores = []
     for start in range(0, len(frames), batch_size):
         positions = np.arange(start, min(start + batch_size, len(frames)))
-        scores.append(detector(frames.pixels(positions).to(device)).fake.float().cpu().numpy())
+        try:
+            scores.append(detector(frames.pixels(positions).to(device)).fake.float().cpu().numpy())
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            raise OutOfMemory(
+                f"out of memory while {len(positions)} faces are scored at once, without gradients; take smaller faces or a device "
+                "with more memory"
+            ) from error
         if progress:
             progress(int(positions[-1]) + 1, len(frames))
     detector.train(training)
