@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchmark import metrics
 from benchmark.ahead import ahead
 from benchmark.data import FaceFrames
+from benchmark.memory import OutOfMemory, ran_out
 from benchmark.protocol import Protocol
 from detectors.base import Detector
 from results.record import Level, Measure, Role, Split
@@ -58,6 +59,7 @@ def score(
 
     Raises:
         Diverged: a score is not a number.
+        OutOfMemory: the faces of one batch do not fit.
     """
     device = next(detector.parameters()).device
     training = detector.training
@@ -65,10 +67,18 @@ def score(
     scores: list[NDArray[np.float32]] = []
     parts = (np.arange(start, min(start + batch_size, len(frames))) for start in range(0, len(frames), batch_size))
     with closing(ahead(frames.pixels(positions) for positions in parts)) as read:
-        for faces in read:
-            scores.append(detector(faces.to(device)).fake.float().cpu().numpy())
-            if progress:
-                progress(sum(map(len, scores)), len(frames))
+        try:
+            for faces in read:
+                scores.append(detector(faces.to(device)).fake.float().cpu().numpy())
+                if progress:
+                    progress(sum(map(len, scores)), len(frames))
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            raise OutOfMemory(
+                f"out of memory while {min(batch_size, len(frames))} faces are scored at once, without gradients; take smaller "
+                "faces or a device with more memory"
+            ) from error
     detector.train(training)
     values = np.concatenate(scores) if scores else np.empty(0, np.float32)
     if not np.isfinite(values).all():

@@ -171,13 +171,15 @@ def run_cells(
 
 
 def check_launcher(launcher: str, address: str | None = None) -> None:
-    """Refuse a launcher that is not known, or an address that it has no use for.
+    """Refuse a launcher that is not known, that torchrun stands in for, or that has no use for an address.
 
     Raises:
-        ConfigError: one of both.
+        ConfigError: one of these.
     """
     if launcher not in LAUNCHERS:
         raise ConfigError(f"unknown launcher '{launcher}', {did_you_mean(launcher, LAUNCHERS)}")
+    if launcher != "local" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"--launcher {launcher}: torchrun has started the processes already; start dfgrid without torchrun")
     if address is not None and launcher == "local":
         raise ConfigError(f"--address {address}: the launcher 'local' runs on this machine alone; take --launcher ray")
 

@@ -28,8 +28,9 @@ from benchmark.energy import Meter
 from benchmark.evaluate import Diverged, EvaluationSet, measures, score
 from benchmark.face_settings import face_warnings
 from benchmark.heartbeat import Heartbeat
+from benchmark.memory import in_memory
 from benchmark.mini import drawn_warnings
-from benchmark.mishaps import check_finite, in_memory, place_to_write, unchanged_stores
+from benchmark.mishaps import check_finite, place_to_write, unchanged_stores
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective, LaterPasses
 from benchmark.precision import FAITHFUL
@@ -385,7 +386,7 @@ class _Run:
             self.diary.after(step, self.writer, self.optimizer.diagnostics)
         self.report("train", step, self.plan.steps)
         if not self.device.startswith("cuda"):  # where nothing has to wait for the answer
-            self._check_finite(step, weights=False)
+            check_finite(self.folder, self.plan, step, [loss], None, self.writes)
         if step == 1 and self.cell.protocol.weights_dtype != "fp32":
             self._look_at_precision(step)  # at once, not after an epoch
         stop, due = self.should_stop(), time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
@@ -409,9 +410,9 @@ class _Run:
             self._score(step, loss)
         self._save(step)
 
-    def _check_finite(self, step: int, weights: bool = True) -> None:
+    def _check_finite(self, step: int) -> None:
         """Before anything is kept: the last checkpoint is then one from before the accident."""
-        check_finite(self.folder, self.plan, step, self.pending, self.detector if weights else None, self.writes)
+        check_finite(self.folder, self.plan, step, self.pending, self.detector, self.writes)
 
     def _look_at_precision(self, step: int) -> None:
         """Say once what is left of the shifts where weights are rounded, and end a run whose gradients never fit float16."""

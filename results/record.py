@@ -120,7 +120,7 @@ class OptimizerUsed(Strict):
 
 
 class Energy(Strict):
-    """Energy of a device while a cell ran, everything else that the device did then included.
+    """Energy of a device while a cell ran, everything else that the device did then included; of several processes, the first's.
 
     Attributes:
         joules: None where no counter can be read.

@@ -53,7 +53,7 @@ def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     return run
 
 
-def test_launchers_are_a_table() -> None:
+def test_launchers_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import import_module
 
     for place in LAUNCHERS.values():
@@ -63,6 +63,9 @@ def test_launchers_are_a_table() -> None:
         check_launcher("slurm")
     with pytest.raises(ConfigError, match="runs on this machine alone; take --launcher ray"):
         check_launcher("local", "ray://there:10001")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="torchrun has started the processes already"):
+        check_launcher("ray")
 
 
 def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from small_cell import CONTENT, assert_same, cell, grid
 from benchmark import checkpoint
 from benchmark.cli import main
 from benchmark.config import ConfigError
-from benchmark.data import BalancedBatches
+from benchmark.data import BalancedBatches, FaceFrames
 from benchmark.evaluate import Diverged
 from benchmark.launch import run_cells
-from benchmark.mishaps import NOT_FINITE, OutOfMemory, ran_out
+from benchmark.memory import OutOfMemory, ran_out
+from benchmark.mishaps import NOT_FINITE
 from benchmark.objective import BatchObjective
 from benchmark.run import run_cell
 from benchmark.train import Stopped
@@ -130,14 +131,20 @@ def test_out_of_memory_whatever_the_size(data: Path, tmp_path: Path, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(BatchObjective, "_forward", never)
-    assert not run_cells_failing(data, tmp_path / "runs").startswith("MemoryError")
-    assert "not even the smallest micro-batch fits" in run_cells_failing(data, tmp_path / "runs2")
+    with pytest.raises(OutOfMemory, match=r"\(MemoryError\); not even the smallest micro-batch fits"):
+        run_cell(cell(), tmp_path / "c", data)
 
 
-def run_cells_failing(data: Path, folder: Path) -> str:
-    with pytest.raises(OutOfMemory) as told:
-        run_cell(cell(), folder, data)
-    return str(told.value)
+def test_out_of_memory_while_scoring(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_many(self: FaceFrames, positions: Any) -> torch.Tensor:
+        if len(positions) > 8:
+            raise MemoryError
+        return pixels(self, positions)
+
+    pixels = FaceFrames.pixels
+    monkeypatch.setattr(FaceFrames, "pixels", too_many)
+    with pytest.raises(OutOfMemory, match=r"out of memory while \d+ faces are scored at once"):
+        run_cell(cell(), tmp_path / "c", data)
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:

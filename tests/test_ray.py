@@ -26,6 +26,25 @@ def test_without_ray_one_sentence(data: Path, tmp_path: Path, monkeypatch: pytes
         run_cells(grid().cells(), tmp_path, data, launcher="ray")
 
 
+def test_without_a_cluster_one_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without a node that is large enough."""
+    import sys
+    from types import SimpleNamespace
+
+    def nobody(**settings: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=nobody))
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at there:6379; start one with `ray start --head`"):
+        run_cells(grid().cells(), tmp_path, data, launcher="ray", address="there:6379")
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes))
+    with pytest.raises(ConfigError, match="no node of the Ray cluster has 8 cores for a cell"):
+        run_cells(grid().cells(), tmp_path, data, launcher="ray", threads=8)
+    with pytest.raises(ConfigError, match="no node of the Ray cluster has 1 cores and a GPU for a cell"):
+        run_cells(grid().cells(), tmp_path, data, launcher="ray", device="cuda")
+
+
 def test_a_node_that_is_killed_costs_no_cell(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason=WITHOUT)
     from ray.cluster_utils import Cluster

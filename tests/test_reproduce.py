@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from small_cell import cell, grid
 
 from benchmark.cli import main
 from benchmark.config import ConfigError
-from benchmark.energy import PROCESSOR, Meter, processor
+from benchmark.energy import GPU, PROCESSOR, Meter, processor
 from benchmark.launch import write_index
 from benchmark.recorded import cell_of, find_stores, matching_plugins
 from benchmark.reproduce import reproduce
@@ -195,12 +196,31 @@ def test_verify_finds_strangers_and_files_that_are_gone(copy: Path) -> None:
         verify(copy / cell().id / "events")
 
 
+def test_a_gpus_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked by the GPU's UUID, in millijoules; a driver that stops answering ends the count, not the run."""
+    counts = iter([0, 1_000_000, 1_002_500])
+    asked = []
+    fake = SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: asked.append(uuid),
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(counts),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="1234"))
+    meter = Meter("cuda:1", Energy(joules=1.0, source=GPU))
+    assert meter.sample() == Energy(joules=3.5, source=GPU)
+    assert asked == ["GPU-1234"]
+    assert meter.sample() == Energy(joules=None, source="the counter stopped: StopIteration")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert Meter("cuda").sample() == Energy(joules=None, source="the package nvidia-ml-py is not installed")
+
+
 def test_the_processors_counter_turns_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text("900000000")
         (tmp_path / name / "max_energy_range_uj").write_text("1000000000")
-    monkeypatch.setattr("benchmark.energy.POWERCAP", tmp_path)
     monkeypatch.setattr("benchmark.energy.processor", lambda: processor(tmp_path))
     meter = Meter("cpu", Energy(joules=5.0, source=PROCESSOR))
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100000000")  # 200 J further, past its range

@@ -452,9 +452,11 @@ def demo(
     """The whole road on the mini dataset: draw, preprocess, train and evaluate the demo grid, print its table."""
     from benchmark.cli.data import run_preprocess, run_synth
     from benchmark.cli.results import show_table
+    from benchmark.pool import slots
     from benchmark.study import load_grid
     from preprocessing.pipeline import Settings
 
+    workers = len(slots(device, workers, 1))
     frames = 6
     console.rule("1  Draw the mini dataset")
     run_synth(data / "mini-a", "mini-a", 112, frames, 0, workers)
