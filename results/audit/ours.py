@@ -17,7 +17,7 @@ from results.index import GridIndex
 from results.printed import METRIC_TITLES, Column
 from results.record import METRICS, Level, Metric, Record, RecordError, Role
 from results.resampled import SAME, Resampled
-from results.resampling import evaluate, sample
+from results.resampling import Rules, evaluate, sample
 from results.scores import load_scores
 from results.selection import SELECTIONS, select
 
@@ -88,7 +88,7 @@ def recompute(record: Record, scores: pd.DataFrame) -> dict[str, tuple[float | N
     for m in record.measures:
         where = f"of {m.test} at step {m.step}"
         rows = groups.get((m.step, m.split, m.test), scores.iloc[:0])
-        examples = sample(rows, m.level) if len(rows) else None
+        examples = sample(rows, m.level, Rules.of(record, m.test)) if len(rows) else None
         fakes = int(examples.labels.sum()) if examples else 0
         found[f"{m.level}s {where}: fake"] = (m.n_fake, fakes)
         found[f"{m.level}s {where}: real"] = (m.n_real, len(examples.labels) - fakes if examples else 0)
@@ -195,7 +195,7 @@ def _selected(index: GridIndex, cell: str, selection: str) -> dict[tuple[str, Le
     tests = scores[scores["split"] != "val"]
     for c in chosen:
         rows = tests[tests["test"] == c.test]
-        samples = [sample(rows[rows["epoch"] == epoch], c.level) for epoch in c.epochs]
+        samples = [sample(rows[rows["epoch"] == epoch], c.level, Rules.of(record, c.test)) for epoch in c.epochs]
         for metric in METRICS:
             if c.metrics[metric] is not None and all(len(s.labels) for s in samples):
                 found[c.test, c.level, metric] = fmean(float(evaluate(s, metric)[0]) for s in samples)
