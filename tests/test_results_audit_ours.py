@@ -19,7 +19,7 @@ from results.tables import write_tables
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = scored_grid(tmp_path_factory.mktemp("runs") / "demo", {"sgd": 0.6, "sam": 0.7, "roga": 3.0}, seeds=(0, 1))
+    folder = scored_grid(tmp_path_factory.mktemp("runs") / "demo", {"sgd": 0.6, "sam": 0.7, "roga": 3.0}, seeds=(0, 1), videos=12)
     write_tables(GridIndex.read(folder), folder / "tables", interval=True, metrics=["auc", "frame log_loss"])
     return folder
 
