@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from results.index import GridIndex
 from results.record import Level, Metric, Record, RecordError
-from results.resampling import FEWEST, draws, evaluate, interval, sample
+from results.resampling import FEWEST, Rules, draws, evaluate, interval, sample
 from results.scores import load_scores
 from results.selection import Chosen, select, selection_named
 
@@ -106,16 +106,18 @@ class Resampled:
         for chosen in select(record.measures, self.selection):
             rows = scores[(scores["test"] == chosen.test) & (scores["split"] != "val") & scores["epoch"].isin(chosen.epochs)]
             try:
-                found[chosen.test, chosen.level] = self._drawn(rows, chosen, metric, f"{record.cell}/{path.name}")
+                found[chosen.test, chosen.level] = self._drawn(
+                    rows, chosen, metric, f"{record.cell}/{path.name}", Rules.of(record, chosen.test)
+                )
             except RecordError as error:
                 found[chosen.test, chosen.level] = str(error)
         return found
 
-    def _drawn(self, rows: Any, chosen: Chosen, metric: Metric, source: str) -> Drawn:
+    def _drawn(self, rows: Any, chosen: Chosen, metric: Metric, source: str, rules: Rules) -> Drawn:
         recorded = chosen.metrics[metric]
         if recorded is None:
             raise RecordError(f"not defined: {chosen.undefined[metric]}")
-        samples = [sample(rows[rows["epoch"] == epoch], chosen.level) for epoch in chosen.epochs]
+        samples = [sample(rows[rows["epoch"] == epoch], chosen.level, rules) for epoch in chosen.epochs]
         first = samples[0]
         value = float(np.mean([evaluate(one, metric)[0] for one in samples])) if all(len(s.labels) for s in samples) else np.nan
         if not abs(value - recorded) <= SAME:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
-from results.record import Level, Metric, RecordError
+from results.record import Level, Metric, Record, RecordError
 
 Array = NDArray[np.float64]
 
@@ -36,6 +37,7 @@ class Sample:
         videos: (N,) number of each example's video; the real videos first.
         n_real, n_fake: videos of each class.
         names: dataset/method/video of every video, in order of their numbers.
+        eer: definition of the equal error rate; see `Rules`.
     """
 
     labels: NDArray[np.int64]
@@ -44,32 +46,91 @@ class Sample:
     n_real: int
     n_fake: int
     names: tuple[str, ...]
+    eer: str = "interpolated"
 
 
-def sample(rows: pd.DataFrame, level: Level) -> Sample:
+@dataclass(frozen=True)
+class Rules:
+    """How a record's protocol makes examples of faces, as far as scores can tell; the defaults are the strict protocol's.
+
+    Attributes:
+        video_key: "full": a video is (dataset, method, video). "basename": the last part of the video's name alone.
+        mixed_label: of a video whose faces disagree about the label: "refuse", or "real" as soon as one of them is.
+        clip_average: "of_videos": a video's score is the mean of its faces'. "of_frames": faces are taken for videos.
+        eer: "interpolated", or "nearest": the false positive rate at the point of the ROC curve where the rates differ least.
+        missing: (dataset, method, video, label) of videos without a face that are judged with the score 0.5.
+    """
+
+    video_key: str = "full"
+    mixed_label: str = "refuse"
+    clip_average: str = "of_videos"
+    eer: str = "interpolated"
+    missing: tuple[tuple[str, str, str, int], ...] = ()
+
+    @classmethod
+    def of(cls, record: Record, test: str) -> Rules:
+        """Those of a record, for one of its sets ("val" or a test's name)."""
+        p = record.protocol
+        named = {key: str(p[key]) for key in ("video_key", "mixed_label", "clip_average", "eer") if key in p}
+        absent = (record.data.get("missing") or {}).get(test, ()) if p.get("missing_face") == "half" else ()
+        return cls(**named, missing=tuple((str(d), str(m), str(v), int(label)) for d, m, v, label in absent))
+
+
+STRICT = Rules()
+
+
+def sample(rows: pd.DataFrame, level: Level, rules: Rules = STRICT) -> Sample:
     """The scores of one set at one evaluation point as examples of one level.
 
     Args:
         rows: columns dataset, method, video, label, score; a row a face.
         level: "video" takes the mean score of each video's faces.
+        rules: of the protocol.
 
     Raises:
-        RecordError: a video whose faces disagree about the label.
+        RecordError: a video whose faces disagree about the label, where that is refused.
     """
     plain = rows[[*VIDEO, "label", "score"]].astype(dict.fromkeys(VIDEO, "str") | {"score": "float64"})
-    groups = plain.groupby(VIDEO, sort=True, observed=True)
-    videos = groups.agg(label=("label", "first"), labels=("label", "nunique"), score=("score", "mean")).reset_index()
-    if (videos["labels"] > 1).any():
-        raise RecordError(f"video {'/'.join(videos[videos['labels'] > 1].iloc[0][VIDEO])} has faces of both labels")
+    averaged = level == "video" and rules.clip_average == "of_videos"
+    by_name = averaged and rules.video_key != "full"
+    if by_name:
+        plain["video"] = plain["video"].map(_last_part)
+    key = ["video"] if by_name else VIDEO
+    if level == "video":
+        plain = _with_missing(plain, rules, key, averaged)
+    # Faces that are examples themselves are drawn with the faces of their video and class.
+    groups = plain.groupby(key if averaged else [*key, "label"], sort=True, observed=True)
+    found = {"label": ("label", "min"), "labels": ("label", "nunique"), "score": ("score", "mean")}
+    videos = groups.agg(**found).reset_index(level=key).reset_index(drop=True)
+    if rules.mixed_label == "refuse" and (videos["labels"] > 1).any():
+        raise RecordError(f"video {'/'.join(videos[videos['labels'] > 1].iloc[0][key])} has faces of both labels")
     order = videos["label"].to_numpy().argsort(kind="stable")  # real first, by name within
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
     videos = videos.iloc[order]
-    names = tuple("/".join(name) for name in videos[VIDEO].itertuples(index=False))
+    names = tuple("/".join(name) for name in videos[key].itertuples(index=False))
     n_fake = int(videos["label"].sum())
-    of = videos if level == "video" else plain
-    where = np.arange(len(videos)) if level == "video" else number[groups.ngroup().to_numpy()]
-    return Sample(of["label"].to_numpy(np.int64), of["score"].to_numpy(np.float64), where, len(videos) - n_fake, n_fake, names)
+    of = videos if averaged else plain
+    where = np.arange(len(videos)) if averaged else number[groups.ngroup().to_numpy()]
+    labels, scores = of["label"].to_numpy(np.int64), of["score"].to_numpy(np.float64)
+    return Sample(labels, scores, where, len(videos) - n_fake, n_fake, names, rules.eer)
+
+
+def _with_missing(plain: pd.DataFrame, rules: Rules, key: list[str], averaged: bool) -> pd.DataFrame:
+    """Videos without a face, one row each at 0.5; of averaged videos only those whose key no face has."""
+    if not rules.missing:
+        return plain
+    added = pd.DataFrame(list(rules.missing), columns=[*VIDEO, "label"]).assign(score=0.5)
+    if averaged:
+        if key != VIDEO:
+            added["video"] = added["video"].map(_last_part)
+        there = set(plain[key].itertuples(index=False, name=None))
+        added = added[[name not in there for name in added[key].itertuples(index=False, name=None)]]
+    return pd.concat([plain, added], ignore_index=True)
+
+
+def _last_part(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
 
 
 def draws(n_real: int, n_fake: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -102,6 +163,8 @@ def evaluate(of: Sample, metric: Metric, copies: NDArray[np.int64] | None = None
         raise RecordError(f"only {'fake' if of.n_fake else 'real'} faces")
     if metric == "auc":
         return _auc(of, copies)
+    if metric == "eer" and of.eer == "nearest":
+        return np.array([_nearest(of, row) for row in copies])
     step = max(1, AT_ONCE // len(of.labels))
     return np.concatenate([_of_curve(of, metric, copies[at : at + step]) for at in range(0, len(copies), step)])
 
@@ -158,6 +221,12 @@ def _of_curve(of: Sample, metric: Metric, copies: NDArray[np.int64]) -> Array:
     share = np.divide(-gap[rows, before], span, out=np.zeros(len(gap)), where=span != 0)
     rate: Array = fpr[rows, before] + share * (fpr[rows, after] - fpr[rows, before])
     return rate
+
+
+def _nearest(of: Sample, copies: NDArray[np.int64]) -> float:
+    """DeepfakeBench's equal error rate of one draw, on scikit-learn's curve without the points on a line between others."""
+    fpr, tpr, _ = roc_curve(of.labels, of.scores, sample_weight=copies[of.videos])
+    return float(fpr[np.argmin(np.abs(1 - tpr - fpr))])
 
 
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from results_scores import scored_grid
 from typer.testing import CliRunner
 
 from benchmark.cli import app
-from results.audit.ours import audit_grid
+from results.audit.ours import _rounds, audit_grid
 from results.index import GridIndex
 from results.record import Record
 from results.tables import write_tables
@@ -19,7 +19,7 @@ from results.tables import write_tables
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = scored_grid(tmp_path_factory.mktemp("runs") / "demo", {"sgd": 0.6, "sam": 0.7, "roga": 3.0}, seeds=(0, 1))
+    folder = scored_grid(tmp_path_factory.mktemp("runs") / "demo", {"sgd": 0.6, "sam": 0.7, "roga": 3.0}, seeds=(0, 1), videos=12)
     write_tables(GridIndex.read(folder), folder / "tables", interval=True, metrics=["auc", "frame log_loss"])
     return folder
 
@@ -52,7 +52,16 @@ def test_a_changed_digit_is_found(grid: Path) -> None:
     findings = {f.claim.id: f for f in audit_grid(GridIndex.read(grid))}
     assert findings["demo-digits"].verdict == findings["demo-means"].verdict == "contradicted"
     assert f"sgd: {float(mean) + 0.01:.2f}" in findings["demo-digits"].checks[0].found
+    assert f"mean {mean[:4]}" in findings["demo-digits"].checks[0].found
     assert findings["demo-scores"].verdict == findings["demo-best"].verdict == "holds"
+
+
+def test_a_tie_may_be_rounded_either_way() -> None:
+    assert _rounds(50.625, "50.62")
+    assert _rounds(50.625, "50.63")
+    assert not _rounds(50.6249, "50.63")
+    assert not _rounds(None, "50.63")
+    assert _rounds(0.5, None)  # nothing is printed
 
 
 def test_changed_scores_and_records_are_found(grid: Path) -> None:

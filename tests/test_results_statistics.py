@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from results_grids import record
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from benchmark import metrics
 from results.record import METRICS, RecordError
-from results.resampling import draws, evaluate, interval, sample
+from results.resampling import Rules, draws, evaluate, interval, sample
 from results.statistics import average_ranks, critical_difference, holm, paired_difference, wilcoxon
 
 # Demsar 2006, table 6: AUC of C4.5, C4.5+m, C4.5+cf and C4.5+m+cf on 14 data sets. In the row before the last the paper prints
@@ -87,6 +88,51 @@ def test_one_class_and_mixed_videos_are_refused() -> None:
     table.loc[0, "label"] = 1
     with pytest.raises(RecordError, match="d/real/v0 has faces of both labels"):
         sample(table, "video")
+
+
+def table_of(*videos: tuple[str, str, int, tuple[float, ...]]) -> pd.DataFrame:
+    faces = [("d", method, video, label, score) for method, video, label, scores in videos for score in scores]
+    return pd.DataFrame(faces, columns=["dataset", "method", "video", "label", "score"])
+
+
+def test_examples_follow_the_protocol_of_the_record() -> None:
+    table = table_of(
+        ("real", "a/1", 0, (0.1, 0.3)), ("real", "a/2", 0, (0.4,)), ("fake", "b/1", 1, (0.9,)), ("fake", "b/3", 1, (0.35,))
+    )
+    strict = sample(table, "video")
+    assert (strict.names, strict.scores.tolist()) == (
+        ("d/real/a/1", "d/real/a/2", "d/fake/b/1", "d/fake/b/3"),
+        [0.2, 0.4, 0.9, 0.35],
+    )
+    with pytest.raises(RecordError, match="video 1 has faces of both labels"):
+        sample(table, "video", Rules(video_key="basename"))
+    merged = sample(table, "video", Rules(video_key="basename", mixed_label="real"))
+    assert (merged.names, merged.labels.tolist()) == (("1", "2", "3"), [0, 0, 1])
+    assert merged.scores == pytest.approx([1.3 / 3, 0.4, 0.35])
+    frames = sample(table, "video", Rules(clip_average="of_frames"))
+    assert (len(frames.labels), len(frames.names)) == (5, 4)
+    absent = Rules(missing=(("d", "real", "a/1", 0), ("d", "fake", "b/9", 1)))
+    judged = sample(table, "video", absent)
+    assert (judged.names[-1], judged.scores[-1], len(judged.names)) == ("d/fake/b/9", 0.5, 5)  # the other one has faces
+    assert len(sample(table, "frame", absent).labels) == 5
+
+
+def test_rules_are_read_from_a_record() -> None:
+    protocol = {"name": "x", "video_key": "basename", "mixed_label": "real", "missing_face": "half", "eer": "nearest"}
+    made = record("c", 0.8, protocol=protocol, data={"missing": {"mini-b": [["d", "real", "v", 0]]}})
+    assert Rules.of(made, "mini-b") == Rules("basename", "real", "of_videos", "nearest", (("d", "real", "v", 0),))
+    assert Rules.of(made, "other").missing == ()
+    assert Rules.of(record("c", 0.8), "mini-b") == Rules()
+
+
+def test_deepfakebench_takes_the_nearest_error_rate() -> None:
+    table = rows(np.random.default_rng(4), videos=9)
+    of = sample(table, "frame", Rules(eer="nearest"))
+    copies = draws(9, 9, 5, seed=0)
+    for row, found in zip(copies, evaluate(of, "eer", copies), strict=True):
+        taken = np.repeat(np.arange(len(of.labels)), row[of.videos])
+        fpr, tpr, _ = roc_curve(of.labels[taken], of.scores[taken])
+        assert found == pytest.approx(fpr[np.nanargmin(np.absolute((1 - tpr) - fpr))])
 
 
 def test_intervals_cover_the_true_auc_and_frames_do_not_count_as_videos() -> None:

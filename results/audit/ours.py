@@ -17,12 +17,14 @@ from results.index import GridIndex
 from results.printed import METRIC_TITLES, Column
 from results.record import METRICS, Level, Metric, Record, RecordError, Role
 from results.resampled import SAME, Resampled
-from results.resampling import evaluate, sample
+from results.resampling import Rules, evaluate, sample
 from results.scores import load_scores
 from results.selection import SELECTIONS, select
 
 OF_TITLE = {name: metric for metric, name in METRIC_TITLES.items()}
 NUMBER = re.compile(r"^(?P<mean>\d+\.?\d*)(±(?P<spread>\d+\.?\d*))?( \[(?P<low>[\d.]+), (?P<high>[\d.]+)\])?(?P<note> \(.*\))?$")
+
+TIE = 1e-9
 
 
 def audit_grid(index: GridIndex) -> list[Finding]:
@@ -88,7 +90,7 @@ def recompute(record: Record, scores: pd.DataFrame) -> dict[str, tuple[float | N
     for m in record.measures:
         where = f"of {m.test} at step {m.step}"
         rows = groups.get((m.step, m.split, m.test), scores.iloc[:0])
-        examples = sample(rows, m.level) if len(rows) else None
+        examples = sample(rows, m.level, Rules.of(record, m.test)) if len(rows) else None
         fakes = int(examples.labels.sum()) if examples else 0
         found[f"{m.level}s {where}: fake"] = (m.n_fake, fakes)
         found[f"{m.level}s {where}: real"] = (m.n_real, len(examples.labels) - fakes if examples else 0)
@@ -171,10 +173,11 @@ def _digits(index: GridIndex, end: str, evidence: Evidence) -> None:
             if not numbers or any("scores.parquet does not exist" in v for v in values if isinstance(v, str)):
                 unknown.append(f"{row} {text}")
                 continue
-            expected = _text(numbers, column.metric, match, comparison.interval(str(row), column))
+            expected = _numbers(numbers, column.metric, comparison.interval(str(row), column))
+            off = [name for name in match.groupdict() if name != "note" and not _rounds(expected.get(name), match[name])]
+            right += not off
             shown = str(text).removesuffix(match["note"] or "")
-            right += expected == shown
-            wrong += [f"{row}: {shown} printed, {expected} recomputed"] * (expected != shown)
+            wrong += [f"{row}: {shown} printed, {name} {expected.get(name, 'not there')} recomputed" for name in off]
         statement = f"{column.detector}, {column.test}, {column.level} {METRIC_TITLES[column.metric]}: digits"
         text = f"{right} numbers agree" + "".join(f"; {w}" for w in wrong) + f"; {len(unknown)} without scores" * bool(unknown)
         evidence.check(statement, text, False if wrong else None if unknown else True)
@@ -195,22 +198,26 @@ def _selected(index: GridIndex, cell: str, selection: str) -> dict[tuple[str, Le
     tests = scores[scores["split"] != "val"]
     for c in chosen:
         rows = tests[tests["test"] == c.test]
-        samples = [sample(rows[rows["epoch"] == epoch], c.level) for epoch in c.epochs]
+        samples = [sample(rows[rows["epoch"] == epoch], c.level, Rules.of(record, c.test)) for epoch in c.epochs]
         for metric in METRICS:
             if c.metrics[metric] is not None and all(len(s.labels) for s in samples):
                 found[c.test, c.level, metric] = fmean(float(evaluate(s, metric)[0]) for s in samples)
     return found
 
 
-def _text(values: list[float], metric: Metric, like: re.Match[str], interval: tuple[float, float] | None) -> str:
-    """Mean, deviation and interval with as many digits as are printed."""
-    places = len(like["mean"].partition(".")[2])
+def _numbers(values: list[float], metric: Metric, interval: tuple[float, float] | None) -> dict[str, float]:
+    """Mean, deviation and interval in the table's unit, under the names of `NUMBER`'s groups."""
     scale = 1 if metric == "log_loss" else 100
-    scaled = [scale * v for v in values]
-    text = f"{fmean(scaled):.{places}f}" + (f"±{stdev(scaled):.{places}f}" if len(scaled) > 1 else "")
-    if like["low"] and interval:
-        text += f" [{scale * interval[0]:.{places}f}, {scale * interval[1]:.{places}f}]"
-    return text
+    found = {"mean": scale * fmean(values)} | ({"spread": scale * stdev(values)} if len(values) > 1 else {})
+    return found | (dict(zip(("low", "high"), (scale * end for end in interval), strict=True)) if interval else {})
+
+
+def _rounds(value: float | None, printed: str | None) -> bool:
+    """Whether a number is printed as it rounds; of two neighbours equally near, which the last bit decides, either will do."""
+    if printed is None:
+        return True
+    places = len(printed.partition(".")[2])
+    return value is not None and abs(value - float(printed)) <= 0.5 * 10**-places + TIE
 
 
 def _means(index: GridIndex, end: str, evidence: Evidence) -> None:
@@ -233,12 +240,10 @@ def _means(index: GridIndex, end: str, evidence: Evidence) -> None:
             values = of[of["optimizer"] == row]["value"].dropna()
             if match is None:
                 continue
-            places = len(match["mean"].partition(".")[2])
             mean = (1 if c.metric == "log_loss" else 100) * float(values.mean())
-            apart = abs(mean - float(match["mean"]))
-            right += apart <= 0.5 * 10**-places + 1e-9
-            if not apart <= 0.5 * 10**-places + 1e-9:
-                wrong.append(f"{row}: {match['mean']} printed, {mean:.{places}f} from {len(values)} seeds")
+            right += _rounds(mean, match["mean"])
+            if not _rounds(mean, match["mean"]):
+                wrong.append(f"{row}: {match['mean']} printed, {mean:.6g} from {len(values)} seeds")
         statement = f"{c.detector}, {c.test}, {c.level} {METRIC_TITLES[c.metric]}: averages"
         evidence.check(statement, f"{right} add up" + "".join(f"; {w}" for w in wrong), not wrong)
 

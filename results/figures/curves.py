@@ -84,7 +84,8 @@ def det(source: Source) -> Iterator[Drawing]:
         axis.plot(*points, **look(at), markevery=(9 * at, 100), label=name)
 
     def dress(axis: Axes) -> None:
-        ticks, low, high = norm.ppf(TICKS), *norm.ppf(LIMITS)
+        ticks = norm.ppf(TICKS).tolist()
+        low, high = (float(norm.ppf(end)) for end in LIMITS)
         names = [f"{100 * t:g}" for t in TICKS]
         axis.plot([low, high], [low, high], color="#999999", linewidth=0.5)
         axis.set(xlim=(low, high), ylim=(low, high), xlabel="false positives in %", ylabel="missed fakes in %", aspect="equal")
@@ -97,7 +98,7 @@ def det(source: Source) -> Iterator[Drawing]:
 
 def histograms(source: Source) -> Iterator[Drawing]:
     """Scores by method: a figure a test set and detector, a panel an optimizer, frames of all seeds together."""
-    bins = np.linspace(0, 1, 26)
+    bins = np.linspace(0, 1, 26).tolist()
     for test in source.index.grid.tests:
         for detector in source.index.grid.detectors:
             found = {

@@ -23,7 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 ONE_COLUMN, TWO_COLUMNS = 3.5, 7.16
 """Inches: widths of a column and of a page of an IEEE journal. Figures are printed without scaling, letters are 7 to 8 points."""
 
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes along with matplotlib: the same letters on every machine
     "font.size": 7,
     "axes.titlesize": 8,
