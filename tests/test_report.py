@@ -109,7 +109,7 @@ def test_a_cells_page_tells_everything(site, runs):
     for words in (record.cell, "source_val", "best_per_test", "frame AUC", "a" * 64, "&lt;i&gt;mind&lt;/i&gt; the gap", "lr"):
         assert words in text, words
     assert text.count('class="tag oracle"') == 3  # the explanation and both rules
-    assert text.count('<svg class="chart"') == 4  # loss, AUC, two ROC curves
+    assert text.count('<svg class="chart"') == 5  # loss, AUC of two roles, two ROC curves
     shown = re.findall(r'<img src="\.\./(faces/[0-9a-f]+\.webp)"', text)
     assert shown
     assert all((site / name).is_file() for name in shown)
@@ -121,7 +121,7 @@ def test_a_set_of_one_class_is_said_and_has_no_curve(site):
     (page,) = (site / "cells").glob("fakes-meso4-sgd-s0-*")
     text = page.read_text()
     assert "CDFv2: AUC and ROC curve are not defined: only fake faces" in text
-    assert text.count('<svg class="chart"') == 3
+    assert text.count('<svg class="chart"') == 4
     assert "the store is on another machine" in text
     assert "AUC not defined: only fake faces" in island_of(site)["reasons"]
 

@@ -123,7 +123,7 @@ def test_a_cell_opens_and_leads_back(opened, site):
     page = opened(site)
     page.locator("#measured a").first.click()
     assert "meso4 under sgd, seed 0" in page.locator("h1").inner_text()
-    assert page.locator("svg.chart").count() == 4
+    assert page.locator("svg.chart").count() == 5
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.get_by_role("link", name="Audit").click()

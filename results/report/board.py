@@ -38,14 +38,14 @@ class Board:
         protocols: label -> settings in words.
         reasons: why a number is missing -> its place; the island holds -1 - place instead of the number.
         cells: one object a cell.
-        measured: every record with its test sets' columns.
+        measured: place in `cells`, record, and its test sets' columns, for every record.
     """
 
     tests: dict[tuple[str, str, str, str], dict[str, Any]] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
-    measured: list[tuple[Record, dict[str, int]]] = field(default_factory=list)
+    measured: list[tuple[int, Record, dict[str, int]]] = field(default_factory=list)
 
     def missing(self, reason: str) -> int:
         """The negative number that stands for a reason."""
@@ -141,7 +141,7 @@ def _values(board: Board, record: Record) -> dict[int, list[float]]:
                         numbers.append(board.missing(failed.get(name, "not evaluated")))
         columns[test] = _column(board, record, test, role)
         values[columns[test]] = numbers
-    board.measured.append((record, columns))
+    board.measured.append((len(board.cells), record, columns))
     return values
 
 

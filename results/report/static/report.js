@@ -200,7 +200,7 @@
         body.append(tr);
       }
       $("measured").replaceChildren(body);
-      const printed = papers(tests, metric, sort, order, oneGrid, oneProtocol);
+      const printed = papers(rows, tests, metric, sort, order, oneGrid, oneProtocol);
       $("notes").replaceChildren(...notes.map((n, i) => {
         const li = el("li");
         li.append(el("sup", "", letters(i)), ` ${n}`);
@@ -267,12 +267,13 @@
       document.querySelector("#board thead").replaceChildren(tr);
     }
 
-    function papers(tests, metric, sort, order, oneGrid, oneProtocol) {
+    function papers(shown, tests, metric, sort, order, oneGrid, oneProtocol) {
       const body = $("reported");
       body.replaceChildren();
       if (state.beside !== "1") return 0;
       const at = (row, t) => (row.v[t] || {})[metric.name];
-      let rows = data.reported.filter((r) => (!r.level || r.level === state.level) && tests.some((t) => at(r, t) !== undefined));
+      const visible = new Set(shown.flatMap((r) => r.cells));
+      let rows = data.reported.filter((r) => r.cells.some((i) => visible.has(data.cells[i])) && (!r.level || r.level === state.level) && tests.some((t) => at(r, t) !== undefined));
       if (!rows.length) return 0;
       const key = { d: (r) => r.d || null, o: (r) => r.o || null, grid: (r) => r.source };
       if (sort) rows = order(rows, key[sort] || ((r) => (at(r, sort) === undefined ? null : Number(at(r, sort)))));
