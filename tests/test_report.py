@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_material import FINGERPRINTS, grid, record_of, scores_of, write_cell, write_grid
+from results_grids import provenance
 
 from benchmark.metrics import auc
 from benchmark.report import Faces, dataset_checks, stores_shown
@@ -21,8 +23,6 @@ from results.report.curves import roc_points
 from results.report.papers import printed_rows
 from results.selection import SELECTIONS
 from results.tidy import tidy
-from tests.report_material import FINGERPRINTS, grid, record_of, scores_of, write_cell, write_grid
-from tests.results_grids import provenance
 
 
 @pytest.fixture(scope="module")

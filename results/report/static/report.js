@@ -213,9 +213,22 @@
       $("oracle").textContent = selection.oracle ? `Oracle: ${selection.sentence.replace(/; ORACLE: it/, ". It")}. Do not compare with rows chosen otherwise.` : "";
       $("mixed").hidden = oneProtocol;
       $("mixed").textContent = oneProtocol ? "" : "The rows were trained under different protocols; choose one under Protocol before comparing.";
+      warn(shown);
       $("papernote").hidden = !printed;
       $("protocolwords").textContent = [...new Set(rows.map((r) => r.p).filter((p) => p >= 0))].map((p) => `${data.protocols[p].label}: ${data.protocols[p].words}.`).join(" ");
       document.documentElement.dataset.drawn = (performance.now() - began).toFixed(1);
+    }
+
+    /* What the records of the shown cells say against their own numbers, the most common first. */
+    function warn(shown) {
+      const counts = new Map();
+      const cells = shown.flatMap((r) => r.cells);
+      for (const c of cells) for (const w of c.w) counts.set(w, (counts.get(w) || 0) + 1);
+      const most = [...counts].sort(([, a], [, b]) => b - a);
+      const lines = most.slice(0, 3).map(([w, n]) => `${n} of ${cells.length} cells: ${data.warnings[w]}.`);
+      if (most.length > 3) lines.push(`${most.length - 3} more warnings stand on the cells’ pages.`);
+      $("warnings").hidden = !lines.length;
+      $("warnings").replaceChildren(...lines.map((line) => el("li", "", line)));
     }
 
     function number({ values, why }, wanted, scale, digits, mark) {
