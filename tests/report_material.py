@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from results_grids import provenance
 
 from benchmark.config import Cell, Grid
 from benchmark.evaluate import ScoredSet, measures
@@ -15,7 +16,6 @@ from benchmark.protocol import Protocol
 from results.index import GridFile, GridIndex, WantedCell, WantedTest
 from results.record import DetectorUsed, Measure, OptimizerUsed, Record
 from results.report import ReadGrid
-from tests.results_grids import provenance
 
 FINGERPRINTS = {"stores/a": "a" * 64, "stores/b": "b" * 64}
 

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_material import FINGERPRINTS, grid, record_of, scores_of, write_cell, write_grid
+from results_grids import provenance
 
 from benchmark.metrics import auc
 from benchmark.report import Faces, dataset_checks, stores_shown
 from preprocessing.store import FaceStore
 from results.index import GridIndex
-from results.record import METRICS, Record, RecordError
+from results.record import METRICS, DiagnosticRange, Diagnostics, Record, RecordError
 from results.report import Video, read_grids, write_report
 from results.report.board import LEVELS
 from results.report.curves import roc_points
 from results.report.papers import printed_rows
 from results.selection import SELECTIONS
 from results.tidy import tidy
-from tests.report_material import FINGERPRINTS, grid, record_of, scores_of, write_cell, write_grid
-from tests.results_grids import provenance
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_cells_page_tells_everything(site, runs):
     for words in (record.cell, "source_val", "best_per_test", "frame AUC", "a" * 64, "&lt;i&gt;mind&lt;/i&gt; the gap", "lr"):
         assert words in text, words
     assert text.count('class="tag oracle"') == 3  # the explanation and both rules
-    assert text.count('<svg class="chart"') == 4  # loss, AUC, two ROC curves
+    assert text.count('<svg class="chart"') == 5  # loss, AUC of two roles, two ROC curves
     shown = re.findall(r'<img src="\.\./(faces/[0-9a-f]+\.webp)"', text)
     assert shown
     assert all((site / name).is_file() for name in shown)
@@ -121,7 +121,7 @@ def test_a_set_of_one_class_is_said_and_has_no_curve(site):
     (page,) = (site / "cells").glob("fakes-meso4-sgd-s0-*")
     text = page.read_text()
     assert "CDFv2: AUC and ROC curve are not defined: only fake faces" in text
-    assert text.count('<svg class="chart"') == 3
+    assert text.count('<svg class="chart"') == 4
     assert "the store is on another machine" in text
     assert "AUC not defined: only fake faces" in island_of(site)["reasons"]
 
@@ -250,3 +250,21 @@ def test_the_data_page_shows_stores_and_the_doctor(data, tmp_path):
     assert html.escape(checked.findings[0][1], quote=False) in html.unescape(text) or checked.findings[0][1] in html.unescape(text)
     assert all("without a data folder" in s.reason for s in stores_shown(grids, None))
     assert set(FINGERPRINTS) == {"stores/a", "stores/b"}
+
+
+def test_diagnostics_are_shown_with_what_was_not_a_number(tmp_path):
+    of = grid(seeds=[0])
+    folder = write_grid(tmp_path, of, leave_out=1)
+    gone = DiagnosticRange(name="gradient_norm", domain="FaceSwap", count=4, finite=0)
+    kept = DiagnosticRange(
+        name="gradient_cosine", domain="A", other="B", count=4, finite=3, first=0.5, last=-0.25, mean=0.1, lowest=-0.25, highest=0.5
+    )
+    seen = Diagnostics(schedule="ten times", looks=4, passes=7.0, share=0.031, radii=(0.05,), ranges=(gone, kept))
+    write_cell(folder, of.cells()[0], diagnostics=seen)
+    write_report(read_grids(tmp_path), tmp_path / "site")
+    (page,) = (tmp_path / "site" / "cells").glob("small-meso4-sgd-*")
+    text = " ".join(page.read_text().split())
+    assert "4 looks at gradients and sharpness (ten times); at most 3.1 % of training’s passes" in text
+    assert '<td>A × B</td><td class="num">0.5</td><td class="num">-0.25</td>' in text
+    assert '<th scope="row">gradient_norm</th><td>FaceSwap</td><td class="num"><span class="none">–</span></td>' in text
+    assert "0 of 4" in text

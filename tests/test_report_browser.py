@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_material import grid, many, write_grid
 
 from results.report import Site, read_grids, write_report
-from tests.report_material import grid, many, write_grid
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -89,6 +89,7 @@ def test_filters_choose_rows_and_columns_and_stand_in_the_address(opened, site):
     assert rows(page, 2) == ["sgd", '<b>RoGA</b> & "co"']
     assert "±" in rows(page, 4)[0]
     assert page.locator("#measured b").count() == 0  # a label is text
+    assert page.locator("#warnings").inner_text() == "3 of 4 cells: <i>mind</i> the gap."
     assert "over 1 of 2 seeds: not run yet" in page.locator("#notes").inner_text()
     page.select_option("#optimizer", "sgd")
     assert rows(page, 2) == ["sgd"]
@@ -123,7 +124,7 @@ def test_a_cell_opens_and_leads_back(opened, site):
     page = opened(site)
     page.locator("#measured a").first.click()
     assert "meso4 under sgd, seed 0" in page.locator("h1").inner_text()
-    assert page.locator("svg.chart").count() == 4
+    assert page.locator("svg.chart").count() == 5
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.get_by_role("link", name="Audit").click()

@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from report_material import FINGERPRINTS, grid, record_of, scores_of, write_cell, write_grid
+from results_grids import provenance
 
 from benchmark.cli import main
 from benchmark.share import export_grid, import_archives
@@ -20,8 +22,6 @@ from benchmark.verify import check_measures
 from results.archive import SUMS, pack, unpack
 from results.index import GridIndex
 from results.record import RecordError
-from tests.report_material import FINGERPRINTS, grid, record_of, scores_of, write_cell, write_grid
-from tests.results_grids import provenance
 
 CELLS = grid().cells()
 

@@ -37,15 +37,17 @@ class Board:
         tests: test set -> column; two sets of one name in stores of different content are two columns.
         protocols: label -> settings in words.
         reasons: why a number is missing -> its place; the island holds -1 - place instead of the number.
+        warnings: sentence of a record -> its place.
         cells: one object a cell.
-        measured: every record with its test sets' columns.
+        measured: place in `cells`, record, and its test sets' columns, for every record.
     """
 
     tests: dict[tuple[str, str, str, str], dict[str, Any]] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
-    measured: list[tuple[Record, dict[str, int]]] = field(default_factory=list)
+    measured: list[tuple[int, Record, dict[str, int]]] = field(default_factory=list)
 
     def missing(self, reason: str) -> int:
         """The negative number that stands for a reason."""
@@ -84,6 +86,7 @@ def island(grids: Sequence[ReadGrid], problems: Mapping[tuple[str, str], str]) -
         "tests": columns,
         "protocols": [{"label": label, "words": words} for label, words in board.protocols.items()],
         "reasons": list(board.reasons),
+        "warnings": list(board.warnings),
         "cells": board.cells,
         "reported": papers.rows(board.measured),
     }
@@ -100,7 +103,7 @@ def _cell(board: Board, grid: int, read: ReadGrid, cell: WantedCell, problem: st
         "page": f"cells/{page_name(read.index.grid.name, cell.id)}",
         "p": -1,
         "doubt": problem,
-        "notes": 0,
+        "w": [],
         "why": 0,
         "v": {},
     }
@@ -110,7 +113,7 @@ def _cell(board: Board, grid: int, read: ReadGrid, cell: WantedCell, problem: st
     label = protocol_label(record)
     board.protocols.setdefault(label, settings_in_words(record.protocol))
     found["p"] = list(board.protocols).index(label)
-    found["notes"] = len(record.warnings)
+    found["w"] = [board.warnings.setdefault(sentence, len(board.warnings)) for sentence in record.warnings]
     found["v"] = _values(board, record)
     return found
 
@@ -141,7 +144,7 @@ def _values(board: Board, record: Record) -> dict[int, list[float]]:
                         numbers.append(board.missing(failed.get(name, "not evaluated")))
         columns[test] = _column(board, record, test, role)
         values[columns[test]] = numbers
-    board.measured.append((record, columns))
+    board.measured.append((len(board.cells), record, columns))
     return values
 
 

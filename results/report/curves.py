@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,11 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from results.record import Record
+from results.record import Record, Role
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 34
-STYLES = 8
+STYLES = 6
 """Line styles of the style sheet, each with a colour and a dash pattern of its own."""
 VIDEO = ["dataset", "method", "video"]
 """What names a video: FaceForensics++ gives four forgeries one folder name."""
@@ -58,18 +59,26 @@ def training_charts(record: Record, marks: Sequence[tuple[str, float]]) -> list[
         charts.append(
             ("Training loss", chart("Training loss over epochs", [Line("training loss", x, y, 0)], (0.0, top), marks, "epoch"))
         )
+    chosen_by = [m.test for m in record.measures if m.role == "source-val"]
+    for role in get_args(Role)[1:]:
+        names = list(dict.fromkeys(m.test for m in record.measures if m.role == role))
+        # A chart of more lines than this cannot be read; the validation set is in each, for comparison.
+        for start in range(0, len(names), STYLES - 1):
+            lines = _auc_lines(record, [*dict.fromkeys(chosen_by), *names[start : start + STYLES - 1]])
+            if lines:
+                low = 10 * (min(min(line.y) for line in lines) // 10)
+                charts.append((f"Video AUC, %: {role}", chart(f"Video-level AUC, {role}", lines, (low, 100.0), marks, "epoch")))
+    return charts
+
+
+def _auc_lines(record: Record, names: Sequence[str]) -> list[Line]:
     lines = []
-    names = list(dict.fromkeys(m.test for m in record.measures))
     for number, name in enumerate(names):
         points = sorted((m.epoch, m.auc) for m in record.measures if m.test == name and m.level == "video" and m.auc is not None)
         if points:
             x, y = zip(*points, strict=True)
-            role = next(m.role for m in record.measures if m.test == name)
-            lines.append(Line(f"{name} ({role})", x, [100 * v for v in y], number % STYLES))
-    if lines:
-        low = min(min(line.y) for line in lines)
-        charts.append(("Video AUC, %", chart("Video-level AUC over epochs", lines, (10 * (low // 10), 100.0), marks, "epoch")))
-    return charts
+            lines.append(Line(name, x, [100 * v for v in y], number % STYLES))
+    return lines
 
 
 def roc_points(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:

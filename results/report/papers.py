@@ -137,32 +137,36 @@ def _roga_optimizers() -> Iterator[Printed]:
     yield Printed("RoGA, table II", "", row["method"], rule="roga", numbers=held)
 
 
-def rows(measured: Iterable[tuple[Record, Mapping[str, int]]]) -> list[dict[str, Any]]:
+def rows(measured: Iterable[tuple[int, Record, Mapping[str, int]]]) -> list[dict[str, Any]]:
     """The published rows that match something measured, for the leaderboard.
 
     A number matches where a record has the same detector and optimizer (as far as the paper names them), was trained on the same
     forgeries and tested on a set of the same name.
 
     Args:
-        measured: each record, with its test sets and their columns.
+        measured: of each record the cell's place in the leaderboard's data, the record, and its test sets with their columns.
+
+    Returns:
+        "v": column -> metric -> digits; "cells": places of the cells that a row matches.
     """
-    seen: dict[tuple[str, str, frozenset[str], str], set[int]] = {}
-    for record, columns in measured:
+    seen: dict[tuple[str, str, frozenset[str], str], set[tuple[int, int]]] = {}
+    for place, record, columns in measured:
         trained = frozenset(plain(m) for m in record.data.get("train", {}).get("methods", ()))
         for test, column in columns.items():
             key = (record.detector.name, record.optimizer.name, trained, SETS.get(plain(test), ""))
-            seen.setdefault(key, set()).add(column)
+            seen.setdefault(key, set()).add((place, column))
     found = []
     for printed in printed_rows():
         numbers: dict[int, dict[str, str]] = {}
+        cells: set[int] = set()
         for (trained, test, metric), text in printed.numbers.items():
             for (detector, rule, on, name), at in seen.items():
                 fits = (not printed.detectors or detector in printed.detectors) and (not printed.rule or rule == printed.rule)
                 if fits and on == trained and name == test:
-                    for column in at:
+                    for place, column in at:
                         numbers.setdefault(column, {})[metric] = text
+                        cells.add(place)
         if numbers:
-            found.append(
-                {"source": printed.source, "d": printed.detector, "o": printed.optimizer, "level": printed.level, "v": numbers}
-            )
+            names = {"source": printed.source, "d": printed.detector, "o": printed.optimizer, "level": printed.level}
+            found.append({**names, "v": numbers, "cells": sorted(cells)})
     return found

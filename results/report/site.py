@@ -143,7 +143,7 @@ class Site:
             loader=PackageLoader("results.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self.templates.filters["percent"] = lambda v: f"{100 * v:.2f}"
-        self.templates.globals |= {"metrics": METRICS, "titles": METRIC_TITLES}
+        self.templates.globals |= {"metrics": METRICS, "titles": METRIC_TITLES, "selections": SELECTIONS}
 
     def page(self, template: str, name: str, **context: Any) -> None:
         """Fill a template and write it; `name` is relative to the site's folder."""

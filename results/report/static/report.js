@@ -200,7 +200,7 @@
         body.append(tr);
       }
       $("measured").replaceChildren(body);
-      const printed = papers(tests, metric, sort, order, oneGrid, oneProtocol);
+      const printed = papers(rows, tests, metric, sort, order, oneGrid, oneProtocol);
       $("notes").replaceChildren(...notes.map((n, i) => {
         const li = el("li");
         li.append(el("sup", "", letters(i)), ` ${n}`);
@@ -213,9 +213,22 @@
       $("oracle").textContent = selection.oracle ? `Oracle: ${selection.sentence.replace(/; ORACLE: it/, ". It")}. Do not compare with rows chosen otherwise.` : "";
       $("mixed").hidden = oneProtocol;
       $("mixed").textContent = oneProtocol ? "" : "The rows were trained under different protocols; choose one under Protocol before comparing.";
+      warn(shown);
       $("papernote").hidden = !printed;
       $("protocolwords").textContent = [...new Set(rows.map((r) => r.p).filter((p) => p >= 0))].map((p) => `${data.protocols[p].label}: ${data.protocols[p].words}.`).join(" ");
       document.documentElement.dataset.drawn = (performance.now() - began).toFixed(1);
+    }
+
+    /* What the records of the shown cells say against their own numbers, the most common first. */
+    function warn(shown) {
+      const counts = new Map();
+      const cells = shown.flatMap((r) => r.cells);
+      for (const c of cells) for (const w of c.w) counts.set(w, (counts.get(w) || 0) + 1);
+      const most = [...counts].sort(([, a], [, b]) => b - a);
+      const lines = most.slice(0, 3).map(([w, n]) => `${n} of ${cells.length} cells: ${data.warnings[w]}.`);
+      if (most.length > 3) lines.push(`${most.length - 3} more warnings stand on the cells’ pages.`);
+      $("warnings").hidden = !lines.length;
+      $("warnings").replaceChildren(...lines.map((line) => el("li", "", line)));
     }
 
     function number({ values, why }, wanted, scale, digits, mark) {
@@ -267,12 +280,13 @@
       document.querySelector("#board thead").replaceChildren(tr);
     }
 
-    function papers(tests, metric, sort, order, oneGrid, oneProtocol) {
+    function papers(shown, tests, metric, sort, order, oneGrid, oneProtocol) {
       const body = $("reported");
       body.replaceChildren();
       if (state.beside !== "1") return 0;
       const at = (row, t) => (row.v[t] || {})[metric.name];
-      let rows = data.reported.filter((r) => (!r.level || r.level === state.level) && tests.some((t) => at(r, t) !== undefined));
+      const visible = new Set(shown.flatMap((r) => r.cells));
+      let rows = data.reported.filter((r) => r.cells.some((i) => visible.has(data.cells[i])) && (!r.level || r.level === state.level) && tests.some((t) => at(r, t) !== undefined));
       if (!rows.length) return 0;
       const key = { d: (r) => r.d || null, o: (r) => r.o || null, grid: (r) => r.source };
       if (sort) rows = order(rows, key[sort] || ((r) => (at(r, sort) === undefined ? null : Number(at(r, sort)))));
