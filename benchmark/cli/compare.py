@@ -17,8 +17,11 @@ def compare(
     grid: Annotated[str, typer.Argument(help="Name of a grid that was started.")],
     runs: Runs = Path("runs"),
     selection: Annotated[
-        str, typer.Option(help="Which checkpoint is compared: last, source_val, or the oracles best_per_test and top3_per_test.")
-    ] = "source_val",
+        str | None,
+        typer.Option(
+            help="Which checkpoint is compared: last, source_val, best_per_test or top3_per_test (oracles); default: the protocol's."
+        ),
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="'frame auc', 'video acc', ...; may be given often. Default: both AUCs.")
     ] = None,
@@ -37,11 +40,13 @@ def compare(
     from results.index import GridIndex
     from results.record import RecordError, write_atomically
     from results.resampled import Resampled
+    from results.selection import protocol_selection
     from results.tables import columns_for
 
     if Path(grid).name != grid:
         raise RecordError(f"'{grid}' is no name of a grid; give the folder that holds it with --runs")
     index = GridIndex.read(runs / grid)
+    selection = selection or protocol_selection(index.records.values())
     for name in optimizer or []:
         if name not in index.grid.optimizers:
             raise RecordError(f"grid '{grid}' has no optimizer '{name}'; it has {', '.join(index.grid.optimizers)}")

@@ -28,8 +28,11 @@ def figures(
         ),
     ] = None,
     selection: Annotated[
-        str, typer.Option(help="Which checkpoint is drawn: last, source_val, or the oracles best_per_test and top3_per_test.")
-    ] = "source_val",
+        str | None,
+        typer.Option(
+            help="Which checkpoint is drawn: last, source_val, best_per_test or top3_per_test (oracles); default: the protocol's."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")] = 0,
     optimizer: Annotated[
         list[str] | None,
@@ -43,6 +46,7 @@ def figures(
     from results.figures import FIGURES, write_figures
     from results.index import GridIndex
     from results.record import RecordError
+    from results.selection import protocol_selection
 
     if Path(grid).name != grid:
         raise RecordError(f"'{grid}' is no name of a grid; give the folder that holds it with --runs")
@@ -57,6 +61,7 @@ def figures(
             bar.update(task, description=f"draw {name}", advance=1)
 
         index = GridIndex.read(runs / grid)
+        selection = selection or protocol_selection(index.records.values())
         pictures = [name for name in only or () if name in PICTURES]
         files: list[Path] = []
         missing: dict[str, str] = {}
