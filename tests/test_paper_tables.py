@@ -36,8 +36,6 @@ from results.record import DetectorUsed, OptimizerUsed, RecordError
 from results.reported import reported
 
 NUMBER = re.compile(r"-?\d+\.\d+")
-WAITING = {"pim-table9"}
-"""Grids whose training data no part of dfgrid makes yet."""
 
 
 def digits(name: str) -> list[list[str]]:
@@ -129,7 +127,7 @@ def as_record(cell: Cell, found: list[Any], **more: Any) -> Any:
     return base.model_copy(update=fields | more)
 
 
-@pytest.mark.parametrize("name", [n for n, t in PAPER_TABLES.items() if t.grid and t.grid not in WAITING])
+@pytest.mark.parametrize("name", [n for n, t in PAPER_TABLES.items() if t.grid])
 def test_every_cell_that_is_no_other_papers_comes_from_the_grid(name: str) -> None:
     layout = PAPER_TABLES[name]
     table = build_paper_table(layout, "measured", records_of(layout.grid))
@@ -139,9 +137,7 @@ def test_every_cell_that_is_no_other_papers_comes_from_the_grid(name: str) -> No
         for column, entry in zip(layout.columns, line, strict=True)
         if entry.number is None and entry.notes[0] != NOT_IN_ZOO
     }
-    if name == "pim/5":  # no part of dfgrid trains on self-blended images yet
-        assert {key[2] for key, _ in lacking} == {"FF++-Real & SBI"}
-    elif name == "dfb/1":  # FaceShifter is not drawn
+    if name == "dfb/1":  # FaceShifter is not drawn
         assert {column for _, column in lacking} == {"Fsh", "cross Avg"}
     else:
         assert lacking == {}
@@ -256,4 +252,4 @@ def test_wrong_names() -> None:
 
 def test_every_table_has_its_grid() -> None:
     wanted = {table.grid for table in PAPER_TABLES.values() if table.grid}
-    assert wanted - {load_grid(name).name for name in grid_names()} == WAITING
+    assert wanted - {load_grid(name).name for name in grid_names()} == set()

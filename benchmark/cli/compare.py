@@ -19,7 +19,7 @@ def compare(
     selection: Annotated[
         str | None,
         typer.Option(
-            help="Which checkpoint is compared: last, source_val, best_per_test or top3_per_test (oracles); default: the protocol's."
+            help="Which checkpoint is compared: last, source_val, best_per_test or top3_per_test (oracles). Default: by protocol."
         ),
     ] = None,
     metric: Annotated[

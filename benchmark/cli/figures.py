@@ -30,7 +30,7 @@ def figures(
     selection: Annotated[
         str | None,
         typer.Option(
-            help="Which checkpoint is drawn: last, source_val, best_per_test or top3_per_test (oracles); default: the protocol's."
+            help="Which checkpoint is drawn: last, source_val, best_per_test or top3_per_test (oracles). Default: by protocol."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")] = 0,
