@@ -88,7 +88,9 @@ def looks(record: Record, scores: pd.DataFrame, count: int = 3) -> list[TestLook
         curves: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]] = []
         undefined = ""
         otherwise = _otherwise(record)
-        levels: list[tuple[Level, pd.DataFrame]] = [("frame", rows), ("video", videos)][: 1 if otherwise else 2]
+        levels: list[tuple[Level, pd.DataFrame]] = [("frame", rows)]
+        if not otherwise:
+            levels.append(("video", videos))
         for level, table in levels:
             (measure,) = (m for m in record.measures if (m.step, m.test, m.level) == (step, test, level) and m.role == role)
             labels = table["label"].to_numpy(np.int64)
