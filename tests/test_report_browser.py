@@ -123,13 +123,16 @@ def test_an_oracle_and_a_reported_number_are_marked(opened, site):
 def test_a_cell_opens_and_leads_back(opened, site):
     page = opened(site)
     page.locator("#measured a").first.click()
+    page.wait_for_url("**/cells/**")
     assert "meso4 under sgd, seed 0" in page.locator("h1").inner_text()
     assert page.locator("svg.chart").count() == 5
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.get_by_role("link", name="Audit").click()
+    page.wait_for_url("**/audit.html")
     assert page.locator("section.claim").count() == 20
     page.get_by_role("link", name="Leaderboard").click()
+    page.wait_for_url("**/index.html")
     assert len(rows(page, 1)) == 2
 
 
@@ -142,6 +145,7 @@ def test_both_themes_and_the_button(opened, site):
     assert page.locator("#theme").inner_text() == "Theme: light"
     assert page.evaluate(paper) != dark
     page.locator("#measured a").first.click()
+    page.wait_for_url("**/cells/**")
     assert page.evaluate(paper) != dark  # kept on the next page
     page.click("#theme")
     assert page.evaluate(paper) == dark

@@ -42,6 +42,8 @@ class TestLook:
     Attributes:
         name, role: of the set.
         roc: the curves, or None with the reason in `undefined`.
+        otherwise: how the protocol defines the video level, where that is not the mean score of a video's faces, so that no curve
+            is drawn of it; else empty.
         worst, best: videos by the distance of score and label; no video is in both.
     """
 
@@ -50,6 +52,7 @@ class TestLook:
     role: str
     roc: Chart | None
     undefined: str
+    otherwise: str
     worst: tuple[Video, ...]
     best: tuple[Video, ...]
 
@@ -84,7 +87,10 @@ def looks(record: Record, scores: pd.DataFrame, count: int = 3) -> list[TestLook
         videos = per_video(rows)
         curves: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]] = []
         undefined = ""
-        levels: tuple[tuple[Level, pd.DataFrame], ...] = (("frame", rows), ("video", videos))
+        otherwise = _otherwise(record)
+        levels: list[tuple[Level, pd.DataFrame]] = [("frame", rows)]
+        if not otherwise:
+            levels.append(("video", videos))
         for level, table in levels:
             (measure,) = (m for m in record.measures if (m.step, m.test, m.level) == (step, test, level) and m.role == role)
             labels = table["label"].to_numpy(np.int64)
@@ -100,8 +106,18 @@ def looks(record: Record, scores: pd.DataFrame, count: int = 3) -> list[TestLook
                 )
             curves.append((f"{level} AUC {100 * area:.2f}", fpr, tpr))
         worst, best = _extremes(test, rows, videos, count)
-        found.append(TestLook(test, role, roc_chart(test, curves) if curves else None, undefined, worst, best))
+        drawn = roc_chart(test, curves) if curves else None
+        found.append(TestLook(test, role, drawn, undefined, otherwise, worst, best))
     return found
+
+
+PLAIN = {"clip_average": "of_videos", "video_key": "full"}
+"""Switches of a protocol under which a video is (dataset, method, video) and its score the mean of its faces'."""
+
+
+def _otherwise(record: Record) -> str:
+    said = [f"{name} {record.protocol[name]}" for name, value in PLAIN.items() if record.protocol.get(name, value) != value]
+    return ", ".join([*said, *(["missing_face half"] if record.protocol.get("missing_face") == "half" else [])])
 
 
 def _same_examples(measure: Measure, labels: NDArray[np.int64]) -> None:
