@@ -449,8 +449,9 @@ def demo(
     workers: Workers = 2,
     device: Device = "cpu",
 ) -> None:
-    """The whole road on the mini dataset: draw, preprocess, train and evaluate the demo grid, print its table."""
+    """The whole road on the mini dataset: draw, preprocess, train and evaluate the demo grid, print its table, write its report."""
     from benchmark.cli.data import run_preprocess, run_synth
+    from benchmark.cli.report import report as write_site
     from benchmark.cli.results import show_table
     from benchmark.pool import slots
     from benchmark.study import load_grid
@@ -470,4 +471,6 @@ def demo(
         finish(outcome)
     console.rule("4  The table")
     show_table(runs / "demo", beside=True)
+    console.rule("5  The report")
+    write_site(runs / "demo", runs / "demo" / "report", data)
     finish(outcome)
