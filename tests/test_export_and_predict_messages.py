@@ -35,13 +35,13 @@ def test_a_name_with_slashes_is_refused_before_anything_is_written(name: str, st
 
 def test_rounded_landmarks_are_said(store: Path, tmp_path: Path, dfgrid: Dfgrid) -> None:
     words = "landmarks in the LMDBs are rounded to whole pixels"
-    code, out, err = dfgrid("store", "export", store, "-o", tmp_path / "plain")
+    code, out, err = dfgrid("store", "export", "deepfakebench", store, "-o", tmp_path / "plain")
     assert code == 0, err
     assert words not in out
-    code, out, err = dfgrid("store", "export", store, "-o", tmp_path / "packed", "--lmdb")
+    code, out, err = dfgrid("store", "export", "deepfakebench", store, "-o", tmp_path / "packed", "--lmdb")
     assert code == 0, err
     assert words in out
-    code, out, _ = dfgrid("store", "export", "--help")
+    code, out, _ = dfgrid("store", "export", "deepfakebench", "--help")
     assert "rounded" in out
 
 

@@ -172,7 +172,7 @@ def test_import_and_export_on_the_command_line(tmp_path: Path, dfgrid: Dfgrid) -
     assert "4/4" in out
     code, out, _ = dfgrid("import", "deepfakebench", "--json", file, "--rgb", tmp_path / "rgb", "--out", tmp_path / "s")
     assert "nothing to do, the store is finished" in out
-    code, out, _ = dfgrid("store", "export", tmp_path / "s", "--to", "deepfakebench", "--out", tmp_path / "x", "--lmdb")
+    code, out, _ = dfgrid("store", "export", "deepfakebench", tmp_path / "s", "--out", tmp_path / "x", "--lmdb")
     assert code == 0
     assert "12 faces of 4 videos, 2 JSON files" in out
     json = tmp_path / "x/dataset_json_v3/UADFV.json"
@@ -180,8 +180,7 @@ def test_import_and_export_on_the_command_line(tmp_path: Path, dfgrid: Dfgrid) -
     assert dfgrid(*args)[0] == 0
     assert dfgrid("store", "diff", tmp_path / "s", tmp_path / "t", "--deep")[0] == 0
     for wrong, words in (
-        (("store", "export", tmp_path / "s", "--to", "dlib", "--out", tmp_path / "y"), "cannot be exported to 'dlib'"),
-        (("store", "export", tmp_path / "s", "--out", tmp_path / "x"), "exists already"),
+        (("store", "export", "deepfakebench", tmp_path / "s", "--out", tmp_path / "x"), "exists already"),
         (
             ("import", "deepfakebench", "--json", tmp_path / "n.json", "--rgb", tmp_path, "--out", tmp_path / "z"),
             "n.json is missing",

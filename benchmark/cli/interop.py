@@ -73,23 +73,28 @@ def deepfakebench(
     console.print(f"  {len(summary.findings)} findings about the files; fingerprint {summary.fingerprint}", soft_wrap=True)
 
 
-@store_app.command("export")
+export_app = typer.Typer(help="Write a store's faces as another program reads them.", no_args_is_help=True)
+store_app.add_typer(export_app, name="export")
+
+
+@export_app.callback()
+def _exports() -> None:
+    """Write a store's faces as another program reads them."""
+
+
+@export_app.command("deepfakebench")
 def export(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
-    to: Annotated[str, typer.Option(help="Whose form: deepfakebench.")] = "deepfakebench",
     name: Annotated[str | None, typer.Option(help="What to call the dataset there, e.g. FaceForensics++; without slashes.")] = None,
     lmdb: Annotated[
         bool, typer.Option("--lmdb", help="Write LMDBs as well; landmarks are rounded to whole pixels in them.")
     ] = False,
 ) -> None:
-    """Write the faces as another program reads them."""
-    from preprocessing.errors import PreprocessingError, did_you_mean
+    """JSON, PNG frames and landmarks as DeepfakeBench reads them."""
     from preprocessing.interop import export_deepfakebench
     from preprocessing.store import FaceStore
 
-    if to != "deepfakebench":
-        raise PreprocessingError(f"faces cannot be exported to '{to}': {did_you_mean(to, ['deepfakebench'])}")
     with FaceStore(store) as faces, progress() as bar:
         task = bar.add_task("export", total=faces.info["counts"]["videos"], unit="video")
         done = export_deepfakebench(
