@@ -9,6 +9,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+# The width of what commands print is settled when their console is first imported; no test may be the one to settle it.
+os.environ.pop("COLUMNS", None)
+import benchmark.cli.console  # noqa: F401
+
 torch.set_num_threads(1)
 
 IDENTITIES, FRAMES = 12, 2
