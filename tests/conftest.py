@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 
 # The width of what commands print is settled when their console is first imported; no test may be the one to settle it.
-os.environ.pop("COLUMNS", None)
+os.environ["COLUMNS"] = "200"
 import benchmark.cli.console  # noqa: F401
 
 torch.set_num_threads(1)
