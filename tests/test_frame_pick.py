@@ -76,6 +76,7 @@ def test_the_pick_is_part_of_a_cell_and_the_default_keeps_the_ids_of_before() ->
     before = json.loads(plain.model_dump_json(exclude={"plugins", "grid", "part"}))
     for part in (before["train"], *before["tests"]):
         assert part.pop("frame_pick") == "uniform"
+    assert before["train"].pop("source") == "forgeries"
     before["protocol"] = {name: before["protocol"][name] for name in Protocol.FIRST}
     assert plain.id.endswith(hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:8])
     first = {"frames": 3, "frame_pick": "first"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,11 @@ from results.record import Record
 from results.shallow import StatisticsReport, StatisticsSettings
 
 GRID = Grid.model_validate({**CONTENT, "optimizers": ["sgd", "sam"], "bases": {}, "protocol": {"epochs": 1, "batch_size": 8}})
+
+
+needs_grad_cam = pytest.mark.skipif(
+    find_spec("pytorch_grad_cam") is None, reason="grad-cam is not installed: pip install 'deepfake-grid[figures]'"
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,7 @@ def test_statistics_on_the_command_line(grid: Path, data: Path) -> None:
     assert "resnet10 / sam / 0" in done.output
 
 
+@needs_grad_cam
 def test_grad_cam_is_the_papers_formula() -> None:
     """Selvaraju et al. 2017, eq. 1 and 2: ReLU of the maps, weighted by the mean gradient of the class's logit."""
     torch.manual_seed(0)
@@ -110,6 +117,7 @@ def test_grad_cam_is_the_papers_formula() -> None:
     assert all(p.grad is None for p in detector.parameters())
 
 
+@needs_grad_cam
 def test_pictures_are_the_same_each_time(grid: Path, data: Path, tmp_path: Path) -> None:
     cells = {
         o: open_trained(grid / c.id / "checkpoint.pt", data, names=["mini-b"]) for o, c in zip("ab", GRID.cells(), strict=True)
@@ -138,6 +146,7 @@ def test_embeddings_keep_groups_apart() -> None:
         embed(vectors[:4], "tsne", 0)
 
 
+@needs_grad_cam
 def test_on_the_command_line(grid: Path, data: Path, tmp_path: Path) -> None:
     asked = ["figures", "small", "--runs", str(grid.parent), "--data", str(data), "--out", str(tmp_path)]
     done = CliRunner().invoke(app, [*asked, "--only", "gradcam"])

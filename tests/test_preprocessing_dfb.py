@@ -51,7 +51,8 @@ def test_parity_on_drawn_videos(data: Path, tmp_path: Path) -> None:
     assert result.frames >= 8
     assert runs["peer"].faces == runs["dfb"].faces == result.frames
     assert "0 kept by one only" in report(runs, result)
-    assert 50 < peak_memory() < 4000
+    # Of the whole process, in MB; what other tests have taken before is in it.
+    assert 50 < peak_memory() < 100_000
 
 
 def test_parity_on_real_videos(peer: Peer, detector: Dlib) -> None:
