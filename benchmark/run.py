@@ -264,10 +264,10 @@ class _Run:
         if scaler is not None:  # torch takes a schedule after a skipped first step for a mistake
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         store = self.stores[cell.train.store]
-        training, (rows, methods) = choose_source(cell.train, store.manifest)
-        check_needs(cell.detector.name, self.detector, p, len(methods))
+        (rows, domains), validation = choose_source(cell.train, store.manifest)
+        check_needs(cell.detector.name, self.detector, p, len(domains))
         images = CachedImages(store, self.detector.size, partial(self.report, f"decode {cell.train.store}")).images
-        faces = FaceFrames(*training, images)
+        faces = FaceFrames(rows, domains, images)
         annotate = annotator(cell.detector.name, self.detector, store, faces)
         self.plan = Plan(
             p.all_epochs,
@@ -296,12 +296,12 @@ class _Run:
         self.schedule: LRScheduler | None = CosineAnnealingLR(base, length) if p.schedule == "cosine" else None
         # Each process has the step's whole batch; the first looks at it, for all.
         every, told_at = (p.diagnostics_every, self.evaluation_steps) if self.writes else (0, set())
-        looks = schedule(every, self.plan.steps, rule, len(methods))
+        looks = schedule(every, self.plan.steps, rule, len(domains))
         ask = partial(BatchObjective, self.detector, precision=p.precision, weights_dtype=p.weights_dtype, scaler=scaler)
         probe = Probe(self.detector, cell.optimizer.name, rule, ask, p.micro_batch)
-        self.diary = Diary(probe, looks, told_at, methods)
-        missing = without_face(store.ledger, methods, cell.train.val_split)
-        val = source_frames(cell.train, (rows, methods), images, store)
+        self.diary = Diary(probe, looks, told_at, domains)
+        missing = without_face(store.ledger, validation[1], cell.train.val_split)
+        val = source_frames(cell.train, validation, images, store)
         self.val = EvaluationSet("val", "val", "source-val", missing, val)
 
     def _resume(self) -> int:

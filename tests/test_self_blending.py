@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from benchmark.config import ConfigError, Grid
+from benchmark.config import SBI, ConfigError, Grid
 from benchmark.data import REAL, CachedImages, FaceFrames
 from benchmark.reading import parse
 from benchmark.run import run_cell
@@ -214,3 +215,12 @@ def test_a_cell_trains_on_blends_and_repeats_to_the_bit(data: Path, tmp_path: Pa
     assert record.data["train"]["source"] == "sbi"
     scores = load_scores(tmp_path / "one" / "scores.parquet")
     assert set(scores["test"]) == {"val", "FaceSwap"}
+
+
+def test_diagnostics_name_the_domain_that_is_trained_on(data: Path, tmp_path: Path) -> None:
+    """The blends, not the forgeries that validation takes from the store."""
+    cell = grid().cells()[0]
+    looking = cell.model_copy(update={"protocol": cell.protocol.model_copy(update={"diagnostics_every": 1})})
+    run_cell(looking, tmp_path / "c", data)
+    seen = pd.read_parquet(tmp_path / "c" / "diagnostics.parquet")
+    assert set(seen["domain"]) == {"", SBI}
