@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
-from benchmark.config import Cell, Named
+from benchmark.config import Cell
+from benchmark.specs import Named
 from optimizers import OPTIMIZERS
-from results.record import Record, RecordError
+from results.files import RecordError
+from results.record import Record
 
 
 def recorded_seconds(cells: Iterable[Cell], folder: Path) -> dict[str, float]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark import examples
-from benchmark.config import NO_SPLIT, ConfigError, TestSet, TrainData
+from benchmark.config import ConfigError
 from benchmark.seeding import stream
+from benchmark.specs import NO_SPLIT, TestSet, TrainData
 from detectors.base import Batch
 from optimizers.registry import did_you_mean
 from preprocessing.store import FaceStore

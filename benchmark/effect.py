@@ -13,7 +13,8 @@ from benchmark.data import pick_frames
 from benchmark.evaluate import ScoredSet, measures
 from benchmark.protocol import SWITCHES, Protocol, preset_value, values_of
 from benchmark.reading import ConfigError, parse
-from results.record import Level, Measure, Record, RecordError
+from results.files import RecordError
+from results.record import Level, Measure, Record
 from results.scores import load_scores
 from results.selection import Chosen, select, selection_named
 

@@ -18,6 +18,11 @@ Counter = Callable[[], float]
 """Joules since some moment of the past."""
 
 
+def energy_of(state: dict[str, Any]) -> Energy:
+    """What a checkpoint's run had used; unknown in one of a version that did not ask."""
+    return Energy.model_validate(state.get("energy") or {"joules": None, "source": "an older version did not ask"})
+
+
 class Meter:
     """Adds up what a counter says between calls of `sample`.
 

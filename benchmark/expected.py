@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.config import NO_SPLIT
+from benchmark.specs import NO_SPLIT
 from preprocessing.layouts import LAYOUTS, Layout
 
 SAMPLED = 32

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import ConfigError, TestSet, TrainData
+from benchmark.config import ConfigError
+from benchmark.specs import TestSet, TrainData
 from preprocessing.faces import Dlib
 from preprocessing.modes import MODES
 from preprocessing.predictor import find_predictor

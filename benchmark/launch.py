@@ -16,8 +16,8 @@ from benchmark.study import Study
 from optimizers.registry import RegistryError, did_you_mean
 from preprocessing.errors import PreprocessingError
 from preprocessing.store import FaceStore
+from results.files import RecordError
 from results.index import GridFile, GridIndex, WantedCell, WantedTest, save_failure
-from results.record import RecordError
 
 ATTEMPTS = 2
 """How often a cell is started whose worker process died (killed for memory, say) before it is written down as failed."""
@@ -217,7 +217,7 @@ def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:
     Raises:
         ConfigError, RecordError: a record that cannot be read, or that was made from others.
     """
-    from benchmark.run import finished_record
+    from benchmark.circumstances import finished_record
 
     fingerprints: dict[str, str] = {}
     done = set()

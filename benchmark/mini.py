@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import NO_SPLIT, Cell, Grid, TestSet, TrainData
+from benchmark.config import Cell, Grid
+from benchmark.specs import NO_SPLIT, TestSet, TrainData
 from benchmark.study import Study, load_grid
 from preprocessing.layouts import read_layout
 from preprocessing.pipeline import Settings, preprocess

@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 
 from benchmark.checkpoint import LAST, Damaged, load
-from benchmark.config import ConfigError
+from benchmark.config import Cell, ConfigError
 from benchmark.evaluate import Diverged
+from benchmark.precision import FAITHFUL
 from benchmark.train import Plan
 from detectors.base import Detector
 from preprocessing.store import INFO, FaceStore
-from results.record import write_atomically
+from results.files import write_atomically
 
 NOT_FINITE = "not_finite.json"
 """In the cell's folder: the step and its faces."""
+
+LEAST_SCALE = 2.0**-16
+"""No gradient that is worth anything overflows float16 after this; torch's scaler would go on halving, and no step be taken."""
 
 
 def place_to_write(folder: Path) -> None:
@@ -76,6 +80,32 @@ def check_finite(
         raise Diverged(_sentence(folder, plan, at, "the loss is not finite at", writes))
     if detector is not None and not all(bool(torch.isfinite(p).all()) for p in detector.parameters()):
         raise Diverged(_sentence(folder, plan, step, "the weights are not finite after", writes))
+
+
+def lost_in_rounding(cell: Cell, diagnostics: Mapping[str, Tensor], step: int) -> str | None:
+    """A sentence about what is left of the shifts where weights are rounded; None where enough is left, or nothing is rounded.
+
+    Args:
+        cell: what is run.
+        diagnostics: the optimizer's; `realised_cosine` and `loss_scale` are looked at.
+        step: the last one.
+
+    Raises:
+        Diverged: gradients that never fit float16.
+    """
+    found = {name: float(diagnostics[name]) for name in ("realised_cosine", "loss_scale") if name in diagnostics}
+    if found.get("loss_scale", 1.0) < LEAST_SCALE:
+        raise Diverged(
+            f"gradients overflow float16 at every scale (down to {found['loss_scale']:g} at step {step}); "
+            "take precision bf16 or fp32"
+        )
+    cosine = found.get("realised_cosine", 1.0)
+    if cosine >= FAITHFUL:
+        return None
+    return (
+        f"weights_dtype {cell.protocol.weights_dtype}: the shift of {cell.optimizer.name} has a cosine of {cosine:.2f} with what is"
+        f" left of it after rounding (step {step}); take weights_dtype fp32, or a larger radius"
+    )
 
 
 def faces_of_step(plan: Plan, step: int) -> list[str]:

@@ -10,11 +10,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmark import checkpoint
+from benchmark.circumstances import check_same
 from benchmark.config import Cell, ConfigError
 from benchmark.data import CachedImages, FaceFrames, without_face
 from benchmark.evaluate import EvaluationSet
+from benchmark.reads import open_stores, select
 from benchmark.restore import Restored, restore
-from benchmark.run import Report, check_same, open_stores, select
+from benchmark.testing import Report
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmark.config import Cell, DetectorSpec, TestSet, TrainData
+from benchmark.config import Cell
 from benchmark.data import REAL, choose
 from benchmark.expected import SAMPLED, Expected, layout_of
 from benchmark.passes import Passes, passes_per_step
+from benchmark.specs import DetectorSpec, TestSet, TrainData
 from detectors import DETECTORS
 from optimizers.registry import RegistryError
 from preprocessing.layouts import Layout

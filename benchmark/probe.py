@@ -15,14 +15,16 @@ import torch
 from pydantic import ValidationError
 
 from benchmark import checkpoint, provenance
+from benchmark.circumstances import check_same
 from benchmark.config import Cell, ConfigError
 from benchmark.data import CachedImages, FaceFrames
 from benchmark.objective import BatchObjective, undisturbed
+from benchmark.reads import open_stores, select
 from benchmark.restore import restore
-from benchmark.run import Report, check_same, open_stores, select
 from benchmark.seeding import stream
 from benchmark.self_blended import source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
+from benchmark.testing import Report
 from detectors.base import Batch, Detector
 from results.index import GridIndex
 from results.record import Record, Role

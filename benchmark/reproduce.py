@@ -13,7 +13,8 @@ import torch
 from benchmark.config import ConfigError
 from benchmark.evaluate import Diverged
 from benchmark.recorded import cell_of, find_stores, matching_plugins, moved
-from benchmark.run import Report, run_cell
+from benchmark.run import run_cell
+from benchmark.testing import Report
 from results.record import METRICS, Record
 from results.scores import load_scores
 

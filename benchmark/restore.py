@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from benchmark import checkpoint
-from benchmark.config import ConfigError, DetectorSpec
+from benchmark.config import ConfigError
+from benchmark.specs import DetectorSpec
 from detectors import DETECTORS
 from detectors.base import Detector
 from optimizers.registry import RegistryError

@@ -9,8 +9,8 @@ from typing import Any
 from benchmark.config import Cell, ConfigError
 from benchmark.reading import read_yaml
 from benchmark.study import Study
+from results.files import RecordError, read_model
 from results.index import GridFile, WantedCell
-from results.record import RecordError, read_model
 
 SHOWN = 3
 

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.config import SBI, ConfigError, Protocol, TrainData
+from benchmark.config import ConfigError, Protocol
 from benchmark.data import REAL, Annotate, FaceFrames, choose
 from benchmark.examples import names, showings
 from benchmark.seeding import stream
 from benchmark.self_blending import Pair, self_blend
+from benchmark.specs import SBI, TrainData
 from benchmark.train import Batches, batches_for
 from detectors.base import Batch
 from preprocessing.store import FaceStore

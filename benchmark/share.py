@@ -16,8 +16,9 @@ from benchmark.config import NAME, ConfigError
 from benchmark.recorded import cell_of
 from benchmark.verify import check_measures
 from results.archive import CELL_FILES, check_suffix, pack, unpack
+from results.files import RecordError, read_model, write_atomically
 from results.index import GridFile, GridIndex, WantedCell
-from results.record import METRICS, Level, Record, RecordError, read_model, write_atomically
+from results.record import METRICS, Level, Record
 from results.scores import check_scores, load_scores
 from results.selection import selection_named
 from results.tables import write_tables

@@ -17,7 +17,7 @@ from benchmark.config import ConfigError
 from benchmark.evaluate import EvaluationSet, score
 from benchmark.opened import open_trained, read_cell
 from benchmark.probe import Trained
-from benchmark.run import Report
+from benchmark.testing import Report
 from detectors.base import Detector
 from results.shallow import Effect, StatisticsReport, StatisticsSettings
 

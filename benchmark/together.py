@@ -20,7 +20,8 @@ import torch.distributed as dist
 from benchmark.config import Cell, ConfigError
 from benchmark.evaluate import Diverged
 from benchmark.ranks import Ranks
-from benchmark.run import Report, run_cell
+from benchmark.run import run_cell
+from benchmark.testing import Report
 from benchmark.train import Stopped
 from results.index import save_failure
 

@@ -13,8 +13,9 @@ from benchmark.config import Cell, ConfigError
 from benchmark.effect import protocol_of, remeasure
 from benchmark.reading import read_yaml
 from benchmark.recorded import cell_of
+from results.files import RecordError, read_model
 from results.index import GridFile
-from results.record import METRICS, Measure, Record, RecordError, read_model
+from results.record import METRICS, Measure, Record
 from results.scores import load_scores
 
 TOLERANCE = 1e-12

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from results.record import RecordError, write_atomically
+from results.files import RecordError, write_atomically
 
 SUMS = "SHA256SUMS"
 SUFFIXES = (".tar.gz", ".tgz", ".zip")

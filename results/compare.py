@@ -10,9 +10,10 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
+from results.files import RecordError
 from results.index import GridIndex
 from results.printed import LOWER_IS_BETTER, METRIC_TITLES, Column
-from results.record import Level, Metric, RecordError
+from results.record import Level, Metric
 from results.resampled import Drawn, Resampled
 from results.statistics import ALPHA, Difference, Ranks, average_ranks, holm, paired_difference, wilcoxon
 

@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from results.record import DiagnosticRange, RecordError
+from results.files import RecordError
+from results.record import DiagnosticRange
 
 FILE = "diagnostics.parquet"
 COSINE = "gradient_cosine"

@@ -10,7 +10,8 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field, model_validator
 
-from results.record import FORMAT, Record, RecordError, Role, Strict, dump, read_model, write_atomically
+from results.files import FORMAT, RecordError, dump, read_model, write_atomically
+from results.record import Record, Role, Strict
 
 NOT_RUN = "not run yet"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from results.record import RecordError
+from results.files import RecordError
 
 FOLDER = Path(__file__).parent / "reported"
 

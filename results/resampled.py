@@ -13,8 +13,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import Level, Metric, Record, RecordError
+from results.record import Level, Metric, Record
 from results.resampling import FEWEST, Rules, draws, evaluate, interval, sample
 from results.scores import load_scores
 from results.selection import Chosen, select, selection_named

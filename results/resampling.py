@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from results.record import Level, Metric, Record, RecordError
+from results.files import RecordError
+from results.record import Level, Metric, Record
 
 Array = NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from typing import Literal
 import pandas as pd
 from pandas.api import types
 
-from results.record import RecordError
+from results.files import RecordError
 
 SCORE_COLUMNS: dict[str, Literal["float", "integer", "text"]] = {
     "epoch": "float",

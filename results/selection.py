@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from results.record import METRICS, Level, Measure, Metric, Record, RecordError, Role
+from results.files import RecordError
+from results.record import METRICS, Level, Measure, Metric, Record, Role
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from results.record import FORMAT, Role, Strict, dump, read_model, write_atomically
+from results.files import FORMAT, dump, read_model, write_atomically
+from results.record import Role, Strict
 
 
 class ProbeSettings(Strict):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from results.files import write_atomically
 from results.index import GridIndex
 from results.latex import latex
 from results.printed import Table
-from results.record import write_atomically
 from results.render import markdown, printed_csv
 from results.selection import SELECTIONS
 from results.tables import build_table

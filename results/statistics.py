@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from results.record import RecordError
+from results.files import RecordError
 
 Array = NDArray[np.float64]
 

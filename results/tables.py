@@ -9,10 +9,11 @@ from statistics import fmean, stdev
 from typing import Literal, get_args
 
 from results.compare import NOT_SIGNIFICANT, Comparison
+from results.files import RecordError, write_atomically
 from results.index import GridIndex, WantedCell
 from results.latex import latex
 from results.printed import DASH, LOWER_IS_BETTER, Column, Entry, Table
-from results.record import METRICS, Level, Metric, RecordError, Role, write_atomically
+from results.record import METRICS, Level, Metric, Role
 from results.render import markdown, printed_csv
 from results.reported import NOT_REPORTED, ROGA_TABLE4, Beside, reported_for
 from results.resampled import Resampled

@@ -10,9 +10,10 @@ from typing import get_args
 
 import pandas as pd
 
+from results.files import RecordError
 from results.index import GridIndex
 from results.printed import METRIC_TITLES
-from results.record import METRICS, Level, Metric, Record, RecordError
+from results.record import METRICS, Level, Metric, Record
 from results.resampled import Resampled
 from results.selection import Chosen, select, selection_named
 

@@ -31,7 +31,8 @@ from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from results.diagnostics import FILE, Row, cosines, load_diagnostics, ranges, table
-from results.record import Record, RecordError
+from results.files import RecordError
+from results.record import Record
 
 NAMES = OPTIMIZERS.names()
 

@@ -20,8 +20,8 @@ from results.figures.curves import RATES, mean_roc
 from results.figures.settings import varied
 from results.figures.source import Source
 from results.figures.style import COLOURS, look, styled
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 from results.sharpness import ProbedSet, ProbeSettings, Rise, SharpnessReport
 
 

@@ -17,7 +17,7 @@ from benchmark.config import Cell, ConfigError, Grid
 from benchmark.data import FRAME_PICKS, choose, pick_frames
 from benchmark.protocol import Protocol
 from benchmark.reading import parse
-from benchmark.run import select
+from benchmark.reads import select
 
 
 def videos(*lengths: int) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmark.config import Cell
 from benchmark.launch import write_index
 from benchmark.study import grid_names, load_grid
+from results.files import RecordError
 from results.index import GridIndex
 from results.papers import PAPER_TABLES, looks_like_a_paper_table, paper_table_named
 from results.papers.build import NOT_PRINTED, build_paper_table
@@ -32,7 +33,7 @@ from results.papers.render import (
     write_paper_table,
 )
 from results.printed import DASH
-from results.record import DetectorUsed, OptimizerUsed, RecordError
+from results.record import DetectorUsed, OptimizerUsed
 from results.reported import reported
 
 NUMBER = re.compile(r"-?\d+\.\d+")

@@ -15,8 +15,8 @@ from test_predict import save
 from benchmark.config import ConfigError
 from benchmark.face_settings import differences, face_warnings, in_words, settings_like
 from benchmark.predict import Input, predict
+from benchmark.reads import faces_of
 from benchmark.restore import restore
-from benchmark.run import faces_of
 from preprocessing.errors import PreprocessingError
 from preprocessing.faces import Dlib
 from preprocessing.interop.importing import MODE
@@ -171,7 +171,7 @@ def test_mistakes(dfgrid: Dfgrid, video: Path, tmp_path: Path) -> None:
 
 
 def test_test_sets_made_otherwise_are_named(dlib: Dlib) -> None:
-    from benchmark.config import TestSet, TrainData
+    from benchmark.specs import TestSet, TrainData
 
     train = TrainData(store="a", methods=("fake",))
     tests = [TestSet(name=n, store=n[0], role="cross-dataset") for n in ("b1", "b2", "c", "d")]

@@ -20,7 +20,8 @@ from benchmark.data import FaceFrames
 from benchmark.launch import run_cells, write_index
 from benchmark.probe import Trained, find_trained, fixed_choice, probe_sharpness
 from benchmark.study import study_of
-from results.record import Record, RecordError
+from results.files import RecordError
+from results.record import Record
 from results.scores import load_scores
 from results.sharpness import ProbeSettings, SharpnessReport
 

@@ -15,8 +15,9 @@ from results_grids import provenance
 from benchmark.metrics import auc
 from benchmark.report import Faces, dataset_checks, stores_shown
 from preprocessing.store import FaceStore
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import METRICS, DiagnosticRange, Diagnostics, Record, RecordError
+from results.record import METRICS, DiagnosticRange, Diagnostics, Record
 from results.report import Video, read_grids, write_report
 from results.report.board import LEVELS
 from results.report.curves import roc_points

@@ -11,7 +11,7 @@ import pytest
 from results import reported
 from results.audit import CLAIMS, audit, decide
 from results.audit.pages import COLUMNS, frame, markdown
-from results.record import RecordError
+from results.files import RecordError
 
 # Worked out by hand from the printed tables.
 BY_HAND = {

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from benchmark.cli import app
 from results import resampled
 from results.compare import Comparison, pair_table, ranking
+from results.files import RecordError
 from results.index import GridIndex
 from results.printed import Column
-from results.record import RecordError
 from results.resampled import Resampled
 from results.statistics import holm
 from results.tables import build_table, columns_for, write_tables

@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 from results_grids import grid_file, measure, provenance, record, write_grid
 
-from results import record as record_module
+from results import files as files_module
+from results.files import RecordError, write_atomically
 from results.index import GridFile, GridIndex, save_failure
-from results.record import Record, RecordError, write_atomically
+from results.record import Record
 from results.scores import SCORE_COLUMNS, load_scores
 
 
@@ -31,7 +32,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(_: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(record_module.os, "fsync", full)
+    monkeypatch.setattr(files_module.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from results_grids import grid_file, record
 
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 from results.reported import FOLDER, reported, reported_for, reported_names
 from results.tables import build_table
 

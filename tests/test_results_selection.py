@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from results_grids import measure
 
-from results.record import Measure, RecordError
+from results.files import RecordError
+from results.record import Measure
 from results.selection import SELECTIONS, Chosen, select, selection_named
 
 # step            1     2     3     4     5

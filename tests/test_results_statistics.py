@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from benchmark import metrics
-from results.record import METRICS, RecordError
+from results.files import RecordError
+from results.record import METRICS
 from results.resampling import Rules, draws, evaluate, interval, sample
 from results.statistics import average_ranks, critical_difference, holm, paired_difference, wilcoxon
 

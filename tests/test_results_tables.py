@@ -13,10 +13,11 @@ import pytest
 from results_grids import NINE, grid_file, measure, measures, provenance, record
 from rich.console import Console
 
+from results.files import RecordError
 from results.index import GridFile, GridIndex, WantedTest
 from results.latex import escape, latex
 from results.printed import Table, marker
-from results.record import Record, RecordError
+from results.record import Record
 from results.render import TerminalTable, markdown, printed_csv
 from results.tables import build_table, write_tables
 from results.tidy import TIDY_COLUMNS, tidy

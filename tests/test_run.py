@@ -21,8 +21,9 @@ from benchmark.launch import run_cells, write_index
 from benchmark.run import run_cell
 from benchmark.study import study_of
 from benchmark.train import Stopped
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import Record, RecordError
+from results.record import Record
 from results.scores import load_scores
 
 CONTENT: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_run import CONTENT, assert_same, cell
 
-from benchmark import run
+from benchmark import mishaps
 from benchmark.checkpoint import load
 from benchmark.evaluate import Diverged
 from benchmark.run import run_cell
@@ -55,7 +55,7 @@ def test_whole_weights_are_not_warned_of(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_overflows_at_every_scale_ends(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "LEAST_SCALE", 2.0**15)
+    monkeypatch.setattr(mishaps, "LEAST_SCALE", 2.0**15)
     finite = torch.autograd.grad
 
     def overflowing(*args: Any, **kwargs: Any) -> Any:

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.config import SBI, ConfigError, Grid
+from benchmark.config import ConfigError, Grid
 from benchmark.data import REAL, CachedImages, FaceFrames
 from benchmark.reading import parse
 from benchmark.run import run_cell
 from benchmark.seeding import stream
 from benchmark.self_blended import Blender, SelfBlendedBatches, SelfBlendedFrames, choose_source, source_frames
 from benchmark.self_blending import HULLS, RATIOS, outline, self_blend
+from benchmark.specs import SBI
 from benchmark.train import Plan, faces_of_steps
 from preprocessing.store import FaceStore
 from results.record import Record

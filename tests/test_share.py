@@ -20,8 +20,8 @@ from benchmark.cli import main
 from benchmark.share import export_grid, import_archives
 from benchmark.verify import check_measures
 from results.archive import SUMS, pack, unpack
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 
 CELLS = grid().cells()
 

@@ -9,8 +9,8 @@ import pytest
 from results_grids import grid_file, record, write_grid
 from test_cli import Dfgrid, dfgrid  # noqa: F401  (the fixture)
 
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 from results.selection import SELECTIONS, protocol_selection, source_val_step
 from results.side_by_side import build_side_by_side
 from results.tables import build_table

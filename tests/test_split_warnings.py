@@ -10,9 +10,9 @@ import yaml
 from preprocessing_material import Squares, clip
 
 from benchmark.cli import main
-from benchmark.config import TestSet, TrainData
 from benchmark.data import split_warnings
 from benchmark.run import run_cell
+from benchmark.specs import TestSet, TrainData
 from benchmark.study import load_grid
 from preprocessing.layouts import read_layout
 from preprocessing.pipeline import Settings, preprocess

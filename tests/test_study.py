@@ -12,8 +12,8 @@ from results_grids import record
 from benchmark.launch import write_index
 from benchmark.reading import ConfigError
 from benchmark.study import load_grid, merge
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 from results.tables import build_table, write_tables
 from results.tidy import tidy
 

@@ -25,6 +25,7 @@ from benchmark.cli import (
     report,
     results,
     share,
+    single,
     status,
 )
 from benchmark.cli.console import errors
@@ -46,10 +47,10 @@ app.command(rich_help_panel=DATA)(data.synth)
 app.command(rich_help_panel=DATA)(data.preprocess)
 app.add_typer(interop.import_app, name="import", rich_help_panel=DATA)
 app.add_typer(data.store_app, name="store", rich_help_panel=DATA)
-app.add_typer(status.grid_app, name="grid", rich_help_panel=RUN)  # with the commands of `experiments`
+app.add_typer(status.grid_app, name="grid", rich_help_panel=RUN)  # with `run` of `experiments`
 status.grid_app.command("plan")(plan.grid_plan)
-app.command(rich_help_panel=RUN)(experiments.train)
-app.command(rich_help_panel=RUN)(experiments.evaluate)
+app.command(rich_help_panel=RUN)(single.train)
+app.command(rich_help_panel=RUN)(single.evaluate)
 app.command(rich_help_panel=RUN)(predict.predict)
 app.command(rich_help_panel=RESULTS)(results.table)
 app.command(rich_help_panel=RESULTS)(compare.compare)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.console import console
-from benchmark.cli.experiments import Runs
+from benchmark.cli.options import Runs
 
 STYLE = {"holds": "green", "contradicted": "red", "undecidable": "yellow"}
 SIGN = {True: "[green]+[/]", False: "[red]-[/]", None: "[yellow]?[/]"}
@@ -33,8 +33,8 @@ def audit(
     from results.audit import audit as recompute
     from results.audit.ours import audit_grid
     from results.audit.pages import PAPERS_TITLE, frame, markdown
+    from results.files import RecordError, write_atomically
     from results.index import GridIndex
-    from results.record import RecordError, write_atomically
 
     if out is not None and out.suffix not in (".md", ".csv"):
         raise RecordError(f"--out {out}: the audit is written as .md or .csv")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console, errors, progress
-from benchmark.cli.experiments import Data, check_device
+from benchmark.cli.options import Data, check_device
 from benchmark.cli.reference import Plugins
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console
-from benchmark.cli.experiments import Runs
+from benchmark.cli.options import Runs
 
 
 def compare(
@@ -37,8 +37,8 @@ def compare(
     import pandas as pd
 
     from results.compare import Comparison, pair_table
+    from results.files import RecordError, write_atomically
     from results.index import GridIndex
-    from results.record import RecordError, write_atomically
     from results.resampled import Resampled
     from results.selection import protocol_selection
     from results.tables import columns_for
@@ -96,7 +96,7 @@ def _pairs(comparison: Any, column: Any, only: list[str] | None) -> Table:
 def _print_ranks(part: Any, columns: list[Any], selection: str) -> None:
     """Average ranks for each metric and level, with the cliques that are not told apart."""
     from results.compare import ranking, title
-    from results.record import RecordError
+    from results.files import RecordError
     from results.tidy import tidy
 
     measured = tidy(part, selection)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from benchmark.cli.console import console, progress
-from benchmark.cli.experiments import Data, Device, Runs, check_device
+from benchmark.cli.options import Data, Device, Runs, check_device
 from benchmark.cli.reference import Plugins, load
 
 PICTURES = ("gradcam", "tsne", "umap")
@@ -44,8 +44,8 @@ def figures(
 ) -> None:
     """Figures at print size as PNG and PDF, readable in grey and by the colour-blind; the same grid gives the same files."""
     from results.figures import FIGURES, write_figures
+    from results.files import RecordError
     from results.index import GridIndex
-    from results.record import RecordError
     from results.selection import protocol_selection
 
     if Path(grid).name != grid:

@@ -19,9 +19,9 @@ def run_mini(
     data: Path | None = None,
 ) -> Any:
     """Draw what is missing, run every cell that is not done, print the table; returns the outcome of the run."""
-    from benchmark.cli.experiments import run_grid
     from benchmark.cli.papers import show_paper_table
     from benchmark.cli.results import show_table
+    from benchmark.cli.running import run_grid
     from benchmark.mini import FOLDER, draw, mini_study, stand_ins
     from results.papers import PAPER_TABLES
 

@@ -32,12 +32,12 @@ def show_paper_table(
     """
     from typing import get_args
 
+    from results.files import RecordError
     from results.index import GridIndex
     from results.papers import paper_table_named
     from results.papers.build import Mode as Modes
     from results.papers.build import build_paper_table
     from results.papers.render import PaperTerminal, write_paper_table
-    from results.record import RecordError
     from results.selection import protocol_selection
 
     layout = paper_table_named(name)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console, progress
-from benchmark.cli.experiments import Data, Device, Only, Threads, Workers, check_device, chosen
+from benchmark.cli.options import Data, Device, Only, Threads, Workers, check_device, chosen
 from benchmark.cli.reference import Plugins
 
 if TYPE_CHECKING:

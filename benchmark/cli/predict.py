@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console, errors, progress, warn
-from benchmark.cli.experiments import Device, check_device
+from benchmark.cli.options import Device, check_device
 from benchmark.cli.reference import Plugins, load
 
 SHOWN = 50

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmark.cli import probe_statistics
 from benchmark.cli.console import console, errors, progress
-from benchmark.cli.experiments import Data, Device, check_device
+from benchmark.cli.options import Data, Device, check_device
 from benchmark.cli.reference import Plugins, load
 
 probe_app = typer.Typer(help="Look at trained cells: how flat the loss is, what shallow statistics do.", no_args_is_help=True)

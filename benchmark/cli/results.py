@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmark.cli.console import console
-from benchmark.cli.experiments import Runs
+from benchmark.cli.options import Runs
 from benchmark.cli.papers import Mini, Mode, Out, show_paper_table
 
 
@@ -31,8 +31,8 @@ def show_table(
     interval: bool = False,
 ) -> None:
     """Print a grid's table and write it to the grid's `tables/`; the selection is the protocol's unless it is said."""
+    from results.files import RecordError
     from results.index import GridIndex
-    from results.record import RecordError
     from results.render import TerminalTable
     from results.selection import protocol_selection
     from results.side_by_side import ALL, build_side_by_side, write_side_by_side
@@ -88,8 +88,8 @@ def table(
 
     Also written as CSV, LaTeX and Markdown.
     """
+    from results.files import RecordError
     from results.papers import looks_like_a_paper_table
-    from results.record import RecordError
 
     if looks_like_a_paper_table(grid):
         show_paper_table(grid, mode, runs, mini, selection, out)

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.console import console, progress
-from benchmark.cli.experiments import Runs
+from benchmark.cli.options import Runs
 
 
 def grid_folder(grid: str, runs: Path) -> Path:
     """The folder of a grid that was started; an unknown name is told its neighbours."""
     from optimizers.registry import did_you_mean
-    from results.record import RecordError
+    from results.files import RecordError
 
     if Path(grid).name != grid:
         raise RecordError(f"'{grid}' is no name of a grid; give the folder that holds it with --runs")
@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Check every cell, then pack records, scores and tables into one archive with checksums and a README."""
     from benchmark.share import export_grid
-    from results.record import RecordError
+    from results.files import RecordError
 
     folder = grid_folder(grid, runs)
     if not out.parent.is_dir():

@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.cli.console import console
-from benchmark.cli.experiments import Address, Data, Device, Launcher, Runs, Threads, Workers, finish, grid_app, run_study_cells
+from benchmark.cli.experiments import grid_app
+from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers
 from benchmark.cli.reference import Plugins, load
+from benchmark.cli.running import finish, run_study_cells
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim"}
 

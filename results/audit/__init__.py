@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results.audit import pim, roga
 from results.audit.claim import Check, Claim, Evidence, Finding, Verdict
-from results.record import RecordError
+from results.files import RecordError
 
 CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (*roga.CLAIMS, *pim.CLAIMS)}
 PAPERS = ("roga", "pim")

@@ -13,9 +13,10 @@ import pandas as pd
 
 from results.audit.claim import Claim, Evidence, Finding
 from results.compare import Comparison
+from results.files import RecordError
 from results.index import GridIndex
 from results.printed import METRIC_TITLES, Column
-from results.record import METRICS, Level, Metric, Record, RecordError, Role
+from results.record import METRICS, Level, Metric, Record, Role
 from results.resampled import SAME, Resampled
 from results.resampling import Rules, evaluate, sample
 from results.scores import load_scores

@@ -11,8 +11,8 @@ from results.figures.settings import heatmap, ranks, sensitivity
 from results.figures.source import Source
 from results.figures.style import Drawing, plain, save, styled
 from results.figures.training import training
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 
 FIGURES: dict[str, Callable[[Source], Iterator[Drawing]]] = {
     "roc": roc,

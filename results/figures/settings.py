@@ -9,7 +9,8 @@ import numpy as np
 from results.compare import ranking, title
 from results.figures.source import Source
 from results.figures.style import ONE_COLUMN, Drawing, legend_below, look, panels, plain
-from results.record import Level, RecordError
+from results.files import RecordError
+from results.record import Level
 from results.tables import columns_for
 from results.tidy import tidy
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from results.files import RecordError
 from results.index import GridIndex, WantedCell
-from results.record import Record, RecordError
+from results.record import Record
 from results.scores import load_scores
 from results.selection import Selection, select, selection_named
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from results.figures.source import Source
 from results.figures.style import Drawing, legend_below, look, panels, plain
-from results.record import RecordError
+from results.files import RecordError
 from results.selection import SELECTIONS, select
 
 PICKED = {"last": "s", "source_val": "o", "best_per_test": "^", "top3_per_test": "v"}

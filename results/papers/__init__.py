@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 
+from results.files import RecordError
 from results.papers import deepfakebench, pim, roga
 from results.papers.layout import PaperTable
-from results.record import RecordError
 
 PAPER_TABLES: dict[str, PaperTable] = {t.name: t for t in (*roga.TABLES, *pim.TABLES, *deepfakebench.TABLES)}
 

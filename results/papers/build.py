@@ -8,12 +8,12 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
+from results.files import RecordError
 from results.index import GridIndex
 from results.papers.evidence import Evidence
 from results.papers.layout import PaperColumn, PaperTable, Where
 from results.papers.printed import PaperEntry, PrintedPaper, emphasis, emphasize
 from results.printed import DASH
-from results.record import RecordError
 from results.reported import reported
 
 Mode = Literal["reported", "measured", "beside"]

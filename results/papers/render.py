@@ -12,10 +12,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from results.files import write_atomically
 from results.latex import escape
 from results.papers.printed import PaperEntry, PrintedPaper
 from results.printed import marker
-from results.record import write_atomically
 from results.render import _plain, _row
 
 GAP = 3

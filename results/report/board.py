@@ -9,9 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
+from results.files import RecordError
 from results.index import GridIndex, WantedCell
 from results.printed import METRIC_TITLES
-from results.record import METRICS, Level, Record, RecordError
+from results.record import METRICS, Level, Record
 from results.report import papers
 from results.selection import SELECTIONS, Chosen, select
 from results.tables import LOWER_IS_BETTER

@@ -12,9 +12,10 @@ from typing import Any, get_args
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from results.audit import Finding, audit
+from results.files import RecordError
 from results.index import GridIndex, WantedCell
 from results.printed import METRIC_TITLES
-from results.record import METRICS, Level, Record, RecordError
+from results.record import METRICS, Level, Record
 from results.report.board import ReadGrid, island, page_name, test_data
 from results.report.curves import training_charts
 from results.report.data import DatasetCheck, StoreShown

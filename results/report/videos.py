@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from results.record import Level, Measure, Record, RecordError
+from results.files import RecordError
+from results.record import Level, Measure, Record
 from results.report.curves import VIDEO, Chart, per_video, roc_chart, roc_points
 from results.selection import SELECTIONS, select
 

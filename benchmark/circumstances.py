@@ -1,0 +1,109 @@
+"""Under which circumstances a cell runs: kept beside its weights, compared before it goes on, written into its record."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark import provenance
+from benchmark.config import Cell, ConfigError
+from results.record import DetectorUsed, OptimizerUsed, Provenance, Record
+
+
+def plugin_hashes(cell: Cell) -> dict[str, str]:
+    """File name -> SHA-256 of each plug-in of the cell."""
+    return {Path(p).name: provenance.file_hash(p) for p in cell.plugins}
+
+
+def circumstances(cell: Cell, device: str, processes: int) -> dict[str, str]:
+    """What a run may not change half-way, or it is not one run."""
+    versions = {f"version of {name}": version for name, version in provenance.package_versions().items()}
+    here = {
+        "code": provenance.code_hash(),
+        "device": provenance.device_name(device),
+        "number of threads": str(torch.get_num_threads()),
+        "number of processes": str(processes),
+        "diagnostics_every": str(cell.protocol.diagnostics_every),
+    }
+    return {**here, **versions}
+
+
+def check_same(path: Path, then: dict[str, str], now: dict[str, str], what: str) -> None:
+    """Refuse to build upon a file that was made under other circumstances.
+
+    Raises:
+        ConfigError: names the file and the first thing that has changed.
+    """
+    changed = next((name for name in then if name in now and then[name] != now[name]), None)
+    if changed is not None:
+        shown = f" ({then[changed]} then, {now[changed]} now)" if max(len(then[changed]), len(now[changed])) < 60 else ""
+        raise ConfigError(
+            f"{path} was made with another {what} {changed}".replace("  ", " ")
+            + f"{shown}; put that back, or move the folder {path.parent} away to start the cell again"
+        )
+
+
+def finished_record(cell: Cell, folder: Path, fingerprints: dict[str, str]) -> Record:
+    """The record of a finished cell, if it speaks of the same data and plug-ins.
+
+    Raises:
+        RecordError: it cannot be read.
+        ConfigError: it was made from another content of a store, or with another plug-in.
+    """
+    path = folder / "record.json"
+    done = Record.load(path)
+    check_same(path, done.provenance.stores, fingerprints, "content of store")
+    check_same(path, done.provenance.plugins, plugin_hashes(cell), "plug-in")
+    return done
+
+
+def settings_used(cell: Cell) -> dict[str, Any]:
+    """What a record says about a cell's settings but its data, defaults written out: fields of `Record` by name."""
+    return {
+        "grid": cell.grid,
+        "cell": cell.id,
+        "detector": DetectorUsed(name=cell.detector.name, label=cell.detector.title, settings=cell.detector.settings),
+        "optimizer": OptimizerUsed(
+            name=cell.optimizer.name,
+            label=cell.optimizer.title,
+            settings=cell.optimizer.settings,
+            base=cell.base.name,
+            base_settings=cell.base.settings,
+        ),
+        "seed": cell.seed,
+        "protocol": cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"}),
+    }
+
+
+def provenance_now(cell: Cell, device: str, begun: datetime, **counted: Any) -> Provenance:
+    """What a record says about the code, packages and machine that are at work.
+
+    Args:
+        cell: what was run.
+        device: torch's name of the device.
+        begun: when, in UTC.
+        counted: the fields of `Provenance` that the run itself knows: stores, faces, processes, seconds, restarts, ...
+    """
+    head, dirty = provenance.commit()
+    return Provenance(
+        version=provenance.own_version(),
+        code=provenance.code_hash(),
+        commit=head,
+        dirty=dirty,
+        plugins=plugin_hashes(cell),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=provenance.cpu(),
+        device=provenance.device_name(device),
+        threads=torch.get_num_threads(),
+        packages=provenance.package_versions(),
+        deterministic=not device.startswith("cuda"),
+        inexact=provenance.inexact(device),
+        started=begun,
+        finished=datetime.now(timezone.utc),
+        **counted,
+    )

@@ -1,0 +1,152 @@
+"""Cells run with progress bars, everything that can be checked being checked before the first step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from benchmark.cli.console import console, errors, progress, warn
+from benchmark.cli.options import check_device, chosen
+
+
+def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]:
+    """Optimizer steps of each cell by its id, and every warning about its data; a missing store or split is told here."""
+    from benchmark.data import FaceFrames
+    from benchmark.reads import cell_warnings, open_stores, select
+    from benchmark.self_blended import training_batches
+
+    empty: Any = None  # the pixels do not matter for counting steps
+    known: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    warnings: dict[str, None] = {}
+    for cell in cells:
+        p = cell.protocol
+        same = f"{cell.train} {cell.tests} {p.batch_size} {p.class_balance} {p.duplicates}"
+        if same not in known:
+            stores = open_stores(cell, data)
+            (rows, methods), _ = select(cell, stores)
+            known[same] = training_batches(cell.train, p, FaceFrames(rows, methods, empty), 0, None).steps
+            warnings |= dict.fromkeys(cell_warnings(cell, stores))
+        steps[cell.id] = known[same] * p.all_epochs
+    return steps, list(warnings)
+
+
+def run_grid(
+    study: Any,
+    runs: Path,
+    data: Path,
+    device: str,
+    workers: int,
+    only: list[str] | None = None,
+    threads: int = 1,
+    add: bool = False,
+    launcher: str = "local",
+    address: str | None = None,
+    replace: bool = False,
+) -> Any:
+    """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
+    from benchmark.config import ConfigError
+    from benchmark.launch import check_launcher, finished, write_index
+    from benchmark.mishaps import place_to_write
+    from benchmark.same_name import check_same_grid
+    from detectors import DETECTORS
+
+    check_launcher(launcher, address)
+    if launcher == "local":  # elsewhere, another machine's devices count
+        check_device(device)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
+    console.quiet = not first
+    cells = chosen(study.cells(), only)
+    steps, warnings = look_ahead(cells, data)
+    for sentence in warnings if first else []:
+        warn(sentence)
+    folder = runs / study.name
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another folder with --runs")
+    for spec in {c.detector.title: c.detector for c in cells}.values():
+        DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
+    done = finished(cells, folder, data)
+    todo = [c for c in cells if c.id not in done]
+    if first:
+        place_to_write(folder)
+        for sentence in [] if add or replace else check_same_grid(study, folder):
+            warn(sentence)
+        write_index(study, folder, add)
+    if not todo:
+        console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
+        return None
+    outcome = run_study_cells(study.name, todo, folder, data, device, workers, threads, launcher, address, steps)
+    if done:
+        console.print(f"{len(done)} cells were done already")
+    return outcome
+
+
+def run_study_cells(
+    name: str,
+    todo: list[Any],
+    folder: Path,
+    data: Path,
+    device: str,
+    workers: int,
+    threads: int,
+    launcher: str,
+    address: str | None,
+    steps: dict[str, int] | None = None,
+) -> Any:
+    """Run cells with progress bars and say what became of them; returns the outcome."""
+    from benchmark.launch import Event, run_cells
+
+    steps = steps if steps is not None else look_ahead(todo, data)[0]
+    names = {c.id: " / ".join(filter(None, (c.part, c.detector.title, c.optimizer.title, f"seed {c.seed}"))) for c in todo}
+    with progress() as bar:
+        whole = bar.add_task(f"{name}: {len(todo)} cells", total=sum(steps[c.id] for c in todo), unit="step")
+        tasks: dict[str, Any] = {}
+        trained: dict[str, int] = {}
+
+        def on_event(event: Event) -> None:
+            if event.stage in ("finished", "failed", "stopped", "busy"):
+                if event.cell in tasks:
+                    bar.remove_task(tasks.pop(event.cell))
+                if event.stage == "finished":
+                    bar.console.print(f"[green]done[/]    {escape(names[event.cell])}")
+                    trained[event.cell] = steps[event.cell]
+                elif event.stage == "failed":
+                    bar.console.print(f"[red]failed[/]  {escape(names[event.cell])}: {escape(event.reason)}", soft_wrap=True)
+                    trained[event.cell] = steps[event.cell]
+                else:
+                    bar.console.print(f"[yellow]{event.stage:8}[/]{escape(names[event.cell])}")
+            else:
+                if event.cell not in tasks:
+                    tasks[event.cell] = bar.add_task("", total=steps[event.cell], unit="step")
+                unit = "step" if event.stage == "train" else "face"
+                bar.update(
+                    tasks[event.cell],
+                    description=f"  {names[event.cell]}: {event.stage}",
+                    completed=event.done,
+                    total=event.total,
+                    unit=unit,
+                )
+                if event.stage == "train":
+                    trained[event.cell] = event.done
+            bar.update(whole, completed=sum(trained.values()))
+
+        outcome = run_cells(todo, folder, data, device, workers, threads, on_event, launcher, address)
+    if outcome.busy:
+        errors.print(f"[yellow]{len(outcome.busy)} cells are being run by another process[/]")
+    if outcome.failed:
+        errors.print(f"[red]{len(outcome.failed)} of {len(todo)} cells failed[/]; their reasons stand in the table")
+    return outcome
+
+
+def finish(outcome: Any) -> None:
+    """Exit code of a command that ran cells: 130 if stopped, 1 if a cell failed."""
+    if outcome is not None and outcome.stopped:
+        if not console.quiet:
+            errors.print("Stopped; checkpoints are written. Run the same command to go on.")
+        raise typer.Exit(130)
+    if outcome is not None and (outcome.failed or outcome.busy):
+        raise typer.Exit(1)
