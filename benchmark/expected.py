@@ -24,10 +24,11 @@ def layout_of(store: str) -> Layout | None:
 
 @dataclass(frozen=True)
 class Faces:
-    """`faces` of some rows, `largest` fake ones of their largest method; not `exact` where they are those of all splits."""
+    """`faces` of some rows: `largest` fake ones of their largest method, `real` ones; not `exact` where they are of all splits."""
 
     faces: int
     largest: int
+    real: int
     exact: bool
 
 
@@ -51,14 +52,15 @@ class Expected:
         each = min(frames or SAMPLED, SAMPLED)
         real, fake, exact = self._videos(0, wanted), self._videos(1, wanted), True
         if self.layout.name in SPLIT_BY_PAIRS and real is not None:
-            return Faces((1 + len(methods or ())) * real * each, real * each, True)
+            forgeries = sum("manipulated" in folder for folder in self._by_folder()) if methods is None else len(methods)
+            return Faces((1 + forgeries) * real * each, real * each, real * each, True)
         if real is None or fake is None:
             exact = wanted is None
             whole = self._whole()
             if whole is None:
                 return None
             real, fake = whole
-        return Faces((real + fake) * each, fake * each, exact)
+        return Faces((real + fake) * each, fake * each, real * each, exact)
 
     def _whole(self) -> tuple[int, int] | None:
         """(real, fake) videos of all splits: as said, else the sum of the splits, else by folder."""

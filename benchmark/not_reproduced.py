@@ -28,13 +28,24 @@ NOT_REPRODUCED: dict[str, tuple[str, str]] = {
         "No number depends on it; here scores are written and features not kept.",
     ),
     "weights with a `module.` prefix": ("3.2 #11", "How checkpoints are written is no protocol; ours have no prefix."),
-    "seeds": ("3.2 #12", "It seeds no numpy and takes kernels that do not repeat, so its runs cannot be repeated; ours can."),
+    "seeds": (
+        "3.2 #12",
+        "It seeds no numpy and takes kernels that do not repeat, so its runs cannot be repeated; ours can, on a CPU.",
+    ),
     "JSON and LMDB quirks": ("3.3", "`dfgrid import deepfakebench` reads those files and names what is wrong with them."),
     "SAM without weight decay": ("3.4 #2", "That is a setting of the optimizer: {name: sam, base: {name: sgd, weight_decay: 0}}."),
     "SAM under DDP": ("3.4 #3", "It ends with an AttributeError, so no number was ever made with it."),
     "SAM's lost momentum": ("3.4 #4", "It strikes only where a run is resumed; ours resume to the bit."),
     "augmentation by detector": ("3.4 #8", "It is on for some detectors and off for others; a grid says it with `augment`."),
     "pairs of real and fake": ("3.4 #9", "The loader of UCF, which is no detector here."),
+    "detectors other than in their papers": (
+        "3.5",
+        "That is the detector's choice: `dfb-` names are DeepfakeBench's versions (`dfgrid list detectors`).",
+    ),
+    "reference optimizers' own choices": (
+        "3.6",
+        "ASAM's scaling and SAGM's average are settings of the rules; docs/optimizers.md says what each code does.",
+    ),
     "cubic resizing": ("3.4", "At its 256 pixels nothing is resized; for smaller detectors we take the area average."),
 }
 """Name -> (row, why not)."""

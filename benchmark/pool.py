@@ -49,13 +49,15 @@ class _Pool:
         self.running: dict[Future[str], Cell] = {}
         context = mp.get_context("spawn")  # fork would copy torch's threads in an undefined state
         self.context = context
-        self.events: Any = context.Queue()
+        self.events: Any = None
         self.stop: Any = context.Event()
         self.attempts = {cell.id: 0 for cell in job.todo}
         self.todo = job.todo
 
     def run(self) -> None:
         while self.todo and not self.stop.is_set():
+            # A queue for each pool: a worker that is killed while it writes leaves its queue locked for all others.
+            self.events = self.context.Queue()
             pool = ProcessPoolExecutor(self.workers, self.context, _start_worker, (self.events, self.stop, self.threads))
             try:
                 self._drain(pool)
@@ -135,6 +137,8 @@ def _start_worker(events: Any, stop: Any, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
+    # Nobody reads after a Ctrl-C, and a process that ends waits for its queue to be read unless it is told not to.
+    events.cancel_join_thread()
     _events, _stop = events, stop
 
 

@@ -86,16 +86,20 @@ class Plan:
         return self.epochs * self.batches.steps
 
     def evaluation_steps(self) -> set[int]:
-        """After how many steps the detector is evaluated.
+        """After how many steps the detector is evaluated; see `points`."""
+        return points(self.epochs, self.batches.steps, self.evaluations_per_epoch, self.points)
 
-        "even": evenly spread, the last at the end of each epoch. "dfb": where the number of steps is a multiple of an epoch's, from
-        the second epoch on of half of that, rounded down; where an epoch's steps are odd, the points do not keep to its end.
-        """
-        per, n = self.batches.steps, self.evaluations_per_epoch
-        if self.points == "dfb":
-            every = [max(per // (2 if epoch else 1), 1) for epoch in range(self.epochs)]
-            return {step for step in range(1, self.steps + 1) if step % every[(step - 1) // per] == 0}
-        return {epoch * per + round(per * i / n) for epoch in range(self.epochs) for i in range(1, n + 1)} - {0}
+
+def points(epochs: int, per: int, n: int, how: Literal["even", "dfb"]) -> set[int]:
+    """After how many of `epochs` x `per` steps a detector is evaluated.
+
+    "even": `n` times an epoch, evenly spread, the last at its end. "dfb": where the number of steps is a multiple of an epoch's,
+    from the second epoch on of half of that, rounded down; where an epoch's steps are odd, the points do not keep to its end.
+    """
+    if how == "dfb":
+        every = [max(per // (2 if epoch else 1), 1) for epoch in range(epochs)]
+        return {step for step in range(1, epochs * per + 1) if step % every[(step - 1) // per] == 0}
+    return {epoch * per + round(per * i / n) for epoch in range(epochs) for i in range(1, n + 1)} - {0}
 
 
 def micro_batches(batch: Batch, at_most: int | None, pairs: bool = False) -> list[Batch]:

@@ -226,3 +226,29 @@ def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path
     assert "Traceback" not in errors
     assert "0 of 1 cells done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
     assert not (tmp_path / "runs" / "small" / cell().id / FILE).exists()
+
+
+def test_ctrl_c_does_not_wait_for_what_nobody_reads(data: Path, tmp_path: Path) -> None:
+    """A worker that has told more than the pipe to the parent holds, when the parent stops reading, still ends."""
+    (tmp_path / "talkative.py").write_text(
+        "import benchmark.pool as pool\n"
+        "from benchmark.launch import Event\n"
+        "for number in range(4000 if pool._events is not None else 0):\n"
+        "    pool._events.put(Event('any', 'talk', number))\n"
+    )
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from benchmark.config import Cell; from benchmark.launch import run_cells\n"
+        "def interrupted(event):\n"
+        "    time.sleep(1)  # the pipe is full by then\n"
+        "    raise KeyboardInterrupt\n"
+        "if __name__ == '__main__':\n"
+        "    cell = Cell.model_validate_json(sys.argv[3])\n"
+        "    print(len(run_cells([cell], Path(sys.argv[1]), Path(sys.argv[2]), on_event=interrupted).stopped))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    loud = cell(plugins=[str(tmp_path / "talkative.py")], protocol={**CONTENT["protocol"], "epochs": 5000})
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "runs"), str(data), loud.model_dump_json()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.stdout == "1\n", done.stderr

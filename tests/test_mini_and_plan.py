@@ -10,16 +10,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import benchmark.mini
-import benchmark.plan
+import benchmark.timed
 from benchmark.cli import main
 from benchmark.expected import Expected, Faces, layout_of
 from benchmark.passes import passes_per_step
 from benchmark.plan import plan_grid
 from benchmark.run import run_cell
+from benchmark.sizes import Sizes
+from benchmark.specs import DetectorSpec
 from benchmark.study import load_grid
+from benchmark.timed import time_detector
 from preprocessing.store import FaceStore
 from results.index import GridIndex
 
@@ -119,11 +123,11 @@ def test_passes_are_counted_from_the_rule(name: str, settings: dict[str, Any], c
 def test_the_published_counts() -> None:
     layout = layout_of("stores/FaceForensics++-c23")
     assert layout is not None
-    assert Expected(layout).split("train", ("Deepfakes", "FaceSwap"), None) == Faces(3 * 720 * 32, 720 * 32, True)
-    assert Expected(layout).split("test", ("Deepfakes",), 8) == Faces(2 * 140 * 8, 140 * 8, True)
+    assert Expected(layout).split("train", ("Deepfakes", "FaceSwap"), None) == Faces(3 * 720 * 32, 720 * 32, 720 * 32, True)
+    assert Expected(layout).split("test", ("Deepfakes",), 8) == Faces(2 * 140 * 8, 140 * 8, 140 * 8, True)
     celeb = layout_of("stores/Celeb-DF-v2")
     assert celeb is not None
-    assert Expected(celeb).split("test", None, None) == Faces(518 * 32, 340 * 32, True)
+    assert Expected(celeb).split("test", None, None) == Faces(518 * 32, 340 * 32, 178 * 32, True)
     assert Expected(celeb).faces() == 6529 * 32
     wild = layout_of("WildDeepfake")
     assert wild is not None
@@ -149,7 +153,7 @@ CONTENT: dict[str, Any] = {
 
 
 def test_a_plan_without_any_store(dfgrid: Dfgrid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(benchmark.plan, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(benchmark.timed, "TIMED_SECONDS", 0.01)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**CONTENT, "tests": CONTENT["tests"][:2]}))
     code, out, err = dfgrid("grid", "plan", "small.yaml")
     assert code == 0, err
@@ -168,7 +172,7 @@ def test_a_plan_without_any_store(dfgrid: Dfgrid, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_store_of_unknown_size_leaves_the_hours_open(dfgrid: Dfgrid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(benchmark.plan, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(benchmark.timed, "TIMED_SECONDS", 0.01)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONTENT))
     code, out, err = dfgrid("grid", "plan", "small.yaml", "--data", "d")
     assert code == 0, err
@@ -181,16 +185,27 @@ def test_a_store_of_unknown_size_leaves_the_hours_open(dfgrid: Dfgrid, monkeypat
     assert "plan the grid itself" in err
 
 
-def test_a_plan_counts_what_is_there(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("train", "protocol"),
+    [
+        ({"methods": ["Deepfakes"]}, {"epochs": 2, "batch_size": 8}),
+        ({"methods": ["Deepfakes", "FaceSwap"]}, {"name": "dfb-compat", "epochs": 2, "batch_size": 8}),
+        ({"source": "sbi"}, {"epochs": 1, "batch_size": 8}),
+    ],
+    ids=["strict", "dfb-compat", "sbi"],
+)
+def test_a_plan_counts_what_is_there(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, train: dict[str, Any], protocol: dict[str, Any]
+) -> None:
     """Steps and scored faces are those that a run takes; the checkpoint's size is near the real one."""
-    monkeypatch.setattr(benchmark.plan, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(benchmark.timed, "TIMED_SECONDS", 0.01)
     content = {
         **CONTENT,
-        "train": {"store": "stores/mini-a", "methods": ["Deepfakes"]},
+        "train": {"store": "stores/mini-a", **train},
         "tests": [{"name": "mini-b", "store": "stores/mini-b", "role": "cross-dataset"}],
         "optimizers": ["adam"],
         "seeds": [0],
-        "protocol": {"epochs": 2, "batch_size": 8},
+        "protocol": protocol,
     }
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(content))
     cells = load_grid(tmp_path / "g.yaml").cells()
@@ -204,5 +219,41 @@ def test_a_plan_counts_what_is_there(data: Path, monkeypatch: pytest.MonkeyPatch
     assert plan.hours > 0
     weights = 4 * 3 * record.parameters
     assert weights <= one.checkpoint <= (folder / "checkpoint.pt").stat().st_size
+    assert one.evaluations == len({m.step for m in record.measures})
     assert all(need.there and need.faces for need in plan.needs)
     assert plan.missing == 0
+
+
+def test_a_face_in_several_test_sets_is_planned_once(tmp_path: Path) -> None:
+    """As it is scored: their real faces are the same. A store that is missing is counted like one that is there."""
+    store = {"store": "stores/FaceForensics++-c23", "role": "in-domain"}
+    tests = [{"name": m, "methods": [m], **store} for m in ("Deepfakes", "FaceSwap")]
+    both = {"name": "both", "methods": ["Deepfakes", "FaceSwap"], **store}
+    train = {"store": "stores/FaceForensics++-c23", "methods": ["Deepfakes", "FaceSwap"]}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({**CONTENT, "train": train, "tests": [*tests, both]}))
+    cells = load_grid(tmp_path / "g.yaml").cells()
+    once = Sizes(cells, tmp_path).evaluation(cells[0])
+    assert once is not None
+    assert once.rows == (3 + 2 + 2 + 3) * 140 * 32
+    assert once.faces == (3 + 3) * 140 * 32
+
+
+def test_the_calibration_takes_a_step_of_faces_where_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of four would take several times as long a face as a step does on a GPU, or with a small detector."""
+    monkeypatch.setattr(benchmark.timed, "TIMED_SECONDS", 0.0)
+    seen: list[int] = []
+    forward = torch.nn.Conv2d.forward
+
+    def watched(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    spec = DetectorSpec(name="resnet10", size=32, width=2)
+    monkeypatch.setattr(benchmark.timed, "LONG", 60.0)
+    time_detector(spec, faces=24)
+    assert list(dict.fromkeys(seen)) == [4, 8, 16, 24]
+    seen.clear()
+    monkeypatch.setattr(benchmark.timed, "LONG", 0.0)
+    time_detector(spec, faces=24)
+    assert set(seen) == {4}

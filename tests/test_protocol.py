@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ def test_every_difference_is_a_documented_switch() -> None:
     for name, switch in SWITCHES.items():
         assert (switch.does[-1], switch.peer[-1], switch.row[:2]) == (".", ".", "3."), name
     assert all(row.startswith("3.") and why.endswith(".") for row, why in NOT_REPRODUCED.values())
+    rows = [switch.row.partition(" (")[0] for switch in SWITCHES.values()] + [row for row, _ in NOT_REPRODUCED.values()]
+    named = {(row[:3], int(number)) for row in rows for number in re.findall(r"#(\d+)", row)}
+    assert named == {(section, n) for section, last in (("3.1", 7), ("3.2", 12), ("3.4", 9)) for n in range(1, last + 1)}
+    assert {"3.3", "3.5", "3.6"} <= set(rows)  # the survey's sections without numbers
     differing = [name for name in SWITCHES if preset_value("dfb-compat", name) != preset_value("strict", name)]
     assert set(SWITCHES) - set(differing) == {"missing_face", "clip_average"}
     assert set(PRESETS) == {"strict", "dfb-compat"}

@@ -114,7 +114,11 @@ def _totals(plan: GridPlan, device: str, workers: int, threads: int) -> list[str
         time = f"Time: {_hours(plan.hours)} hours of cells one after the other"
         time += f", {_hours(plan.hours / workers)} with {workers} workers if each has a core of its own" if workers > 1 else ""
     scores = [c.scores for c in plan.cells]
-    parts = [f"checkpoints {_bytes(sum(c.checkpoint for c in plan.cells))}"]
+    weights = [c.weights for c in plan.cells]
+    parts = [f"checkpoints, two a cell, {_bytes(sum(2 * c.checkpoint for c in plan.cells))}"]
+    parts.append(
+        f"weights to be tested, while a cell runs, up to {UNKNOWN if None in weights else _bytes(max(w or 0 for w in weights))}"
+    )
     parts.append(f"scores {UNKNOWN if None in scores else _bytes(sum(s or 0 for s in scores))}")
     parts += [f"decoded faces, kept once for all cells, {_bytes(plan.cache)}", f"stores that are missing {_bytes(plan.missing)}"]
     return [
