@@ -27,10 +27,16 @@ class Damaged(ConfigError):
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write `content` so that a kill at any moment leaves the old file or the new one, whole; the old one stays as `PREVIOUS`."""
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)  # what is of no use must not fill the disk
+        if isinstance(error.__context__, OSError):  # torch has an error of its own for a write that failed
+            raise error.__context__ from error
+        raise
     _keep(path)
     part.replace(path)
     _flush_names(path.parent)

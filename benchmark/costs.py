@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
@@ -23,19 +25,17 @@ def recorded_seconds(cells: Iterable[Cell], folder: Path) -> dict[str, float]:
     same: dict[str, list[float]] = {}
     alike: dict[str, list[float]] = {}
     counted: dict[str, float] = {}
-    records = [record for path in sorted(folder.glob("*/record.json")) if (record := _read(path)) is not None]
+    records = [seen for path in sorted(folder.glob("*/record.json")) if (seen := _read(path, path.stat().st_mtime_ns)) is not None]
     for r in records:
-        if r.provenance.passes and r.steps:
-            counted[r.optimizer.name] = r.provenance.passes / r.steps
+        if r.passes is not None:
+            counted[r.optimizer] = r.passes
 
     def per_step(name: str, settings: Mapping[str, object], domains: int) -> float:
         return counted.get(name) or least_passes(name, settings, domains)
 
     for r in records:
-        key = _key(r.detector.name, r.detector.settings, r.data["train"], r.protocol)
-        same.setdefault(f"{key} {r.optimizer.name}", []).append(r.provenance.seconds)
-        step = per_step(r.optimizer.name, r.optimizer.settings, len(r.data["train"]["methods"]))
-        alike.setdefault(key, []).append(r.provenance.seconds / step)
+        same.setdefault(f"{r.key} {r.optimizer}", []).append(r.seconds)
+        alike.setdefault(r.key, []).append(r.seconds / per_step(r.optimizer, r.settings, r.domains))
     found = {}
     for cell in cells:
         protocol = cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"})
@@ -47,11 +47,29 @@ def recorded_seconds(cells: Iterable[Cell], folder: Path) -> dict[str, float]:
     return found
 
 
-def _read(path: Path) -> Record | None:
+@dataclass(frozen=True)
+class _Seen:
+    """Of a record what tells of the cost of others; `passes` of a step, None where they were not counted."""
+
+    key: str
+    optimizer: str
+    settings: Mapping[str, object]
+    domains: int
+    seconds: float
+    passes: float | None
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, changed: int) -> _Seen | None:
+    """Remembered: a launcher asks after every cell."""
     try:
-        return Record.load(path)
+        r = Record.load(path)
     except RecordError:
         return None
+    key = _key(r.detector.name, r.detector.settings, r.data["train"], r.protocol)
+    passes = r.provenance.passes / r.steps if r.provenance.passes and r.steps else None
+    domains = len(r.data["train"]["methods"])
+    return _Seen(key, r.optimizer.name, r.optimizer.settings, domains, r.provenance.seconds, passes)
 
 
 def least_passes(name: str, settings: Mapping[str, object], domains: int) -> float:

@@ -58,7 +58,7 @@ class Job:
 
     Attributes:
         todo: cells in the order in which they are best begun.
-        folder, data, device, workers, threads, on_event, address: as in `run_cells`.
+        folder, data, device, workers, threads, on_event, address, seconds: as in `run_cells`.
         outcome: every cell of `todo` ends up in one of its lists.
     """
 
@@ -71,6 +71,12 @@ class Job:
     on_event: Callable[[Event], None]
     address: str | None = None
     outcome: Outcome = field(default_factory=Outcome)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def order(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The longest first, as far as is measured by now."""
+        cells = list(cells)
+        return longest_first(cells, {**recorded_seconds(cells, self.folder), **self.seconds})
 
     def book(self, cell: Cell, reason: str) -> None:
         """Note how a cell ended: "" finished, `STOPPED`, `BUSY`, or why it failed."""
@@ -80,10 +86,13 @@ class Job:
             self.on_event(Event(cell.id, stage))
             return
         target = self.folder / cell.id
-        target.mkdir(parents=True, exist_ok=True)
-        if not (target / "cell.yaml").exists():  # it failed before it wrote this itself; `grid retry` reads it
-            write_cell(cell, target)
-        save_failure(target / "failure.json", reason)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            if not (target / "cell.yaml").exists():  # it failed before it wrote this itself; `grid retry` reads it
+                write_cell(cell, target)
+            save_failure(target / "failure.json", reason)
+        except OSError as error:  # a full disk, say: the other cells go on
+            reason += f" (and this cannot be written down: {error.strerror})"
         self.outcome.failed[cell.id] = reason
         self.on_event(Event(cell.id, "failed", reason=reason))
 
@@ -140,7 +149,7 @@ def run_cells(
     """Run every cell that has no record yet.
 
     Args:
-        cells: what to run; begun with the longest, as far as `seconds` or the records in `folder` tell.
+        cells: what to run; begun with the longest, as far as `seconds` or the records in `folder` tell, those of this call too.
         folder: `runs/<grid>`; each cell has a folder of its own in it.
         data: folder that relative store names belong to.
         device: torch's name of the device.
@@ -165,8 +174,9 @@ def run_cells(
     if todo and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         _run_together(todo, folder, data, device, threads, on_event, outcome)
     elif todo:
-        todo = longest_first(todo, {**recorded_seconds(todo, folder), **(seconds or {})})
-        _launch(launcher, Job(todo, folder, data, device, workers, threads, on_event, address, outcome))
+        job = Job(todo, folder, data, device, workers, threads, on_event, address, outcome, seconds or {})
+        job.todo = job.order(todo)
+        _launch(launcher, job)
     return outcome
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,14 @@ def place_to_write(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"cannot write into {folder}: {error.strerror or error}; name another folder with --runs") from error
+
+
+def no_room(error: OSError, folder: Path) -> str | None:
+    """A sentence about a disk, or a quota on it, that is full; None for another error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"its disk is full ({free:.1f} MB free); what is done is kept: make room and run the same command"
 
 
 def unchanged_stores(stores: Mapping[str, FaceStore], fingerprints: Mapping[str, str]) -> None:

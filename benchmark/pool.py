@@ -8,7 +8,8 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any
 
 from benchmark.config import Cell
 from benchmark.launch import ATTEMPTS, BUSY, MISTAKES, STOPPED, Event, Job
+
+AGAIN = "again"
+"""Why a cell is not booked yet: it is started once more."""
 
 
 def run(job: Job) -> None:
@@ -40,87 +44,117 @@ def slots(device: str, workers: int, threads: int) -> list[str]:
     return [f"cuda:{i % gpus}" if gpus else device for i in range(workers)]
 
 
-class _Pool:
-    def __init__(self, job: Job) -> None:
-        self.job, self.outcome = job, job.outcome
-        self.free = slots(job.device, job.workers, job.threads)[: len(job.todo)]
-        self.workers, self.threads = len(self.free), job.threads
-        self.on_device: dict[str, str] = {}
-        self.running: dict[Future[str], Cell] = {}
+class _Worker:
+    """One process at a time that cells are handed to, on one device; another takes its place when it dies.
+
+    Each has an executor and a queue of its own: a process that is killed breaks the first and may leave the second locked.
+    """
+
+    def __init__(self, device: str, threads: int, stop: Any) -> None:
+        self.device, self._threads, self._stop = device, threads, stop
+        self.start()
+
+    def start(self) -> None:
+        """Forget a process that has died, if any; the next cell starts one."""
         context = mp.get_context("spawn")  # fork would copy torch's threads in an undefined state
-        self.context = context
-        self.events: Any = None
-        self.stop: Any = context.Event()
-        self.attempts = {cell.id: 0 for cell in job.todo}
-        self.todo = job.todo
+        self._events: Any = context.Queue()
+        self.executor = ProcessPoolExecutor(1, context, _start_worker, (self._events, self._stop, self._threads))
 
-    def run(self) -> None:
-        while self.todo and not self.stop.is_set():
-            # A queue for each pool: a worker that is killed while it writes leaves its queue locked for all others.
-            self.events = self.context.Queue()
-            pool = ProcessPoolExecutor(self.workers, self.context, _start_worker, (self.events, self.stop, self.threads))
-            try:
-                self._drain(pool)
-            except KeyboardInterrupt:
-                self.stop.set()
-                self._wait_for_checkpoints(pool)
-                for future, cell in self.running.items():
-                    whole = future.done() and not future.cancelled() and future.exception() is None
-                    self.job.book(cell, future.result() if whole else STOPPED)
-                self.outcome.stopped += [cell.id for cell in self.todo]
-            finally:
-                pool.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
-
-    def _drain(self, pool: ProcessPoolExecutor) -> None:
-        """Hand out cells until none is left or the pool breaks; the cells of a broken pool are tried again."""
-        waiting, self.todo, self.running = self.todo, [], {}
-        broken = False
-        try:
-            while self.running or (waiting and not broken):
-                while waiting and len(self.running) < self.workers and not broken:
-                    self._submit(pool, waiting.pop(0))
-                done, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
-                self._forward()
-                for future in done:
-                    cell = self.running.pop(future)
-                    self.free.append(self.on_device.pop(cell.id))
-                    try:
-                        self.job.book(cell, future.result())
-                    except BrokenProcessPool:
-                        broken = True
-                        if self.attempts[cell.id] < ATTEMPTS:
-                            waiting.insert(0, cell)
-                        else:
-                            self.job.book(cell, "its worker process was killed (out of memory?)")
-        finally:
-            self.todo = waiting
-
-    def _submit(self, pool: ProcessPoolExecutor, cell: Cell) -> None:
-        self.attempts[cell.id] += 1
-        device = self.on_device[cell.id] = self.free.pop(0)
-        job = self.job
-        task = (cell.model_dump(mode="json"), str(job.folder / cell.id), str(job.data), device, self.threads)
+    def submit(self, cell: Cell, folder: Path, data: Path) -> Future[str]:
+        """Hand out a cell."""
+        task = (cell.model_dump(mode="json"), str(folder / cell.id), str(data), self.device, self._threads)
         # The process that this may start inherits the mask: a Ctrl-C, which the terminal sends to all, is for the parent alone.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.running[pool.submit(_run_one, *task)] = cell
+            return self.executor.submit(_run_one, *task)
+        except BrokenProcessPool:  # it died with nothing to do
+            self.start()
+            return self.executor.submit(_run_one, *task)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-    def _forward(self) -> None:
+    def told(self) -> Iterator[Event]:
+        """What the process has said since the last call."""
         while True:
             try:
-                self.job.on_event(self.events.get_nowait())
+                yield self._events.get_nowait()
             except queue.Empty:
                 return
 
-    def _wait_for_checkpoints(self, pool: ProcessPoolExecutor) -> None:
-        processes = list((pool._processes or {}).values())
+    def kill(self) -> None:
+        """End the process at once."""
+        for process in list((self.executor._processes or {}).values()):
+            process.kill()
+
+
+class _Pool:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.stop: Any = mp.get_context("spawn").Event()
+        self.waiting = list(job.todo)
+        self.attempts = {cell.id: 0 for cell in job.todo}
+        devices = slots(job.device, job.workers, job.threads)[: len(job.todo)]
+        self.workers = [_Worker(device, job.threads, self.stop) for device in devices]
+        self.free = list(self.workers)
+        self.running: dict[Future[str], tuple[Cell, _Worker]] = {}
+
+    def run(self) -> None:
+        """Hand out cells until none is left; the cell of a worker that died is tried again, and no other one notices."""
         try:
-            pool.shutdown(wait=True, cancel_futures=True)
+            while self.waiting or self.running:
+                while self.waiting and self.free:
+                    self._hand_out()
+                done, _ = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED)
+                self._forward()
+                for future in done:
+                    self._book(future)
         except KeyboardInterrupt:
-            for process in processes:
-                process.kill()
+            self.stop.set()
+            self._wait_for_checkpoints()
+            begun = {cell.id for cell, _ in self.running.values()}
+            for future, (cell, _) in self.running.items():
+                whole = future.done() and not future.cancelled() and future.exception() is None
+                self.job.book(cell, future.result() if whole else STOPPED)
+            self.job.outcome.stopped += [cell.id for cell in self.waiting if cell.id not in begun]
+        finally:
+            for worker in self.workers:
+                worker.executor.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
+
+    def _hand_out(self) -> None:
+        cell, worker = self.waiting[0], self.free[0]
+        self.running[worker.submit(cell, self.job.folder, self.job.data)] = (cell, worker)
+        self.attempts[cell.id] += 1
+        self.waiting, self.free = self.waiting[1:], self.free[1:]
+
+    def _book(self, future: Future[str]) -> None:
+        cell, worker = self.running[future]
+        try:
+            reason = future.result()
+        except BrokenProcessPool:
+            worker.executor.shutdown(wait=False)
+            worker.start()
+            reason = "its worker process was killed (out of memory?)"
+            if self.attempts[cell.id] < ATTEMPTS:
+                self.waiting.insert(0, cell)
+                reason = AGAIN
+        del self.running[future]
+        self.free.append(worker)
+        if reason != AGAIN:
+            self.job.book(cell, reason)
+            self.waiting = self.job.order(self.waiting)
+
+    def _forward(self) -> None:
+        for worker in self.workers:
+            for event in worker.told():
+                self.job.on_event(event)
+
+    def _wait_for_checkpoints(self) -> None:
+        try:
+            for worker in self.workers:
+                worker.executor.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for worker in self.workers:
+                worker.kill()
 
 
 _events: Any = None
@@ -175,6 +209,7 @@ def run_one(
 ) -> str:
     """One cell in this process; returns "" or the reason why there is no record: `STOPPED`, `BUSY`, or a sentence."""
     from benchmark.evaluate import Diverged
+    from benchmark.mishaps import no_room
     from benchmark.run import Busy, run_cell
     from benchmark.train import Stopped
 
@@ -187,8 +222,8 @@ def run_one(
     except (*MISTAKES, Diverged) as error:
         return str(error)
     except Exception as error:  # one broken cell must not end the grid; the whole story is in its folder
-        import traceback
-
+        if isinstance(error, OSError) and (sentence := no_room(error, folder)):
+            return sentence
         (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return f"{type(error).__name__}: {error} (see {cell.id}/traceback.txt)"
     return ""

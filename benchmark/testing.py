@@ -155,8 +155,12 @@ def measures_of_tests(scores: pd.DataFrame, sets: Sequence[EvaluationSet], cell:
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a table so that the file is whole or not there, also after a loss of power."""
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        table.to_parquet(file, index=False)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("wb") as file:
+            table.to_parquet(file, index=False)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(path)

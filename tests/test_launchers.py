@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
-from small_cell import CONTENT, cell, grid
+from small_cell import CONTENT, assert_same, cell, grid
 
 from benchmark.cli import main
 from benchmark.config import ConfigError
 from benchmark.costs import longest_first, recorded_seconds
 from benchmark.evaluate import Diverged
 from benchmark.heartbeat import FILE, SILENT, Heartbeat, read_beat
-from benchmark.launch import LAUNCHERS, Job, check_launcher, write_index
+from benchmark.launch import LAUNCHERS, Job, check_launcher, run_cells, write_index
 from benchmark.pool import slots
 from benchmark.run import run_cell
 from benchmark.same_name import check_same_grid
@@ -204,7 +204,12 @@ def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path
     """The command as a process of its own: the cell is seen running with its step, then interrupted; exit code 130."""
     path = tmp_path / "g.yaml"
     path.write_text(yaml.safe_dump({**CONTENT, "protocol": {**CONTENT["protocol"], "epochs": 5000}}))
-    code = "import sys; from benchmark.cli import main\nif __name__ == '__main__':\n    sys.argv[0] = 'dfgrid'; main()\n"
+    code = (
+        "import signal, sys; from benchmark.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+        "    sys.argv[0] = 'dfgrid'; main()\n"
+    )
     (tmp_path / "dfgrid.py").write_text(code)
     command = [sys.executable, str(tmp_path / "dfgrid.py"), "grid", "run", str(path), "--data", str(data)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -252,3 +257,40 @@ def test_ctrl_c_does_not_wait_for_what_nobody_reads(data: Path, tmp_path: Path) 
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.stdout == "1\n", done.stderr
+
+
+def test_a_worker_that_is_killed_costs_no_other_cell(data: Path, tmp_path: Path) -> None:
+    """As the system kills what takes too much memory: a cell that always is, one that is once, and one beside them that is not."""
+    kill = "import os, signal, multiprocessing\nworker = multiprocessing.parent_process() is not None\n"
+    (tmp_path / "always.py").write_text(kill + "if worker:\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    once = kill + (
+        "if worker:\n"
+        f"    flag = {str(tmp_path / 'killed')!r}\n"
+        "    if not os.path.exists(flag):\n"
+        "        open(flag, 'w').close()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "once.py").write_text(once)
+    lost, again, calm = (
+        cell(seeds=[seed], plugins=[str(tmp_path / name)] if name else []) for seed, name in enumerate(["always.py", "once.py", ""])
+    )
+    told: list[tuple[str, str]] = []
+    outcome = run_cells([lost, again, calm], tmp_path / "runs", data, workers=2, on_event=lambda e: told.append((e.cell, e.stage)))
+    assert outcome.failed == {lost.id: "its worker process was killed (out of memory?)"}
+    assert sorted(outcome.finished) == sorted([again.id, calm.id])
+    assert [stage for id_, stage in told if id_ == lost.id] == ["failed"]
+    assert json.loads((tmp_path / "runs" / lost.id / "failure.json").read_text())["reason"] == outcome.failed[lost.id]
+    run_cell(cell(seeds=[2]), tmp_path / "alone", data)
+    assert_same(tmp_path / "alone", tmp_path / "runs" / calm.id)
+
+
+def test_what_is_measured_on_the_way_orders_what_is_left(data: Path, tmp_path: Path) -> None:
+    """The launcher asks again after every cell: what has a cost by now goes behind what has none, the longest before the others."""
+    cells = grid(optimizers=["sgd", "sam"], detectors=[*CONTENT["detectors"], "meso4"], seeds=[0, 1]).cells()
+    job = Job(cells, tmp_path, data, "cpu", 1, 1, lambda event: None)
+    assert job.order(cells) == cells
+    run_cell(cells[0], tmp_path / cells[0].id, data)
+    assert job.order(cells[1:]) == [*cells[4:], cells[2], cells[3], cells[1]]
+    job.seconds = {cells[7].id: 1e6}
+    assert job.order(cells[1:])[0] == cells[4]
+    assert job.order([*cells[1:4], cells[7]])[0] == cells[7]

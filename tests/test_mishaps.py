@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,10 +21,11 @@ from benchmark.cli import main
 from benchmark.config import ConfigError
 from benchmark.data import BalancedBatches, FaceFrames
 from benchmark.evaluate import Diverged
-from benchmark.launch import run_cells
+from benchmark.launch import Event, Job, run_cells
 from benchmark.memory import OutOfMemory, ran_out
 from benchmark.mishaps import NOT_FINITE
 from benchmark.objective import BatchObjective
+from benchmark.pool import run_one
 from benchmark.run import run_cell
 from benchmark.train import Stopped
 from optimizers.base import Optimizer
@@ -210,6 +214,52 @@ def test_a_plug_in_that_raises_at_import(
     outcome = run_cells([moody, calm], tmp_path / "runs", data)
     assert outcome.finished == [calm.id]
     assert "moody.py fails to load: SystemExit: 3" in outcome.failed[moody.id]
+
+
+def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path) -> None:
+    """The cell fails in one sentence, though its reason cannot be written down either; with room it ends in the same bits."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    saved, count = torch.save, [0]
+
+    def save(content: Any, file: Any) -> None:
+        count[0] += 1
+        if count[0] >= 4:
+            file.write(b"half of it")
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                raise RuntimeError("unexpected pos 704 vs 598")  # what torch makes of it
+        saved(content, file)
+
+    def nothing(path: Any, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    one = cell()
+    folder = tmp_path / one.id
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        reason = run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False)
+        assert re.fullmatch(
+            r"its disk is full \([\d.]+ MB free\); what is done is kept: make room and run the same command", reason
+        )
+        assert not list(folder.glob("*.part"))
+        patch.setattr("results.index.write_atomically", nothing)
+        told: list[Event] = []
+        Job([one], tmp_path, data, "cpu", 1, 1, told.append).book(one, reason)
+        assert told[0].reason.endswith("(and this cannot be written down: No space left on device)")
+    assert checkpoint.load(folder / "checkpoint.pt")["step"] == 3
+    assert run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False) == ""
+    assert_same(finished, folder)
+
+
+def test_a_command_on_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **settings: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("benchmark.cli.app", full)
+    code, told = dfgrid(capsys, monkeypatch, "table", "small")
+    assert code == 2
+    assert told == "Error: No space left on device; what is done is kept: make room and run the same command"
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "gone"])

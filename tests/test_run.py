@@ -315,9 +315,10 @@ def test_workers_do_not_outlive_a_killed_parent(data: Path, tmp_path: Path) -> N
 
 def test_ctrl_c_stops_a_grid_with_checkpoints(data: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
         "from benchmark.config import Cell; from benchmark.launch import run_cells\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "    cells = [Cell.model_validate_json(c) for c in sys.argv[3:]]\n"
         "    print(len(run_cells(cells, Path(sys.argv[1]), Path(sys.argv[2])).stopped), flush=True)\n"
     )

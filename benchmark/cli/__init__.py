@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -84,9 +85,12 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         # The disk or its rights, not our code: a file that cannot be read or written.
-        if error.filename is None or os.environ.get("DFGRID_TRACEBACK"):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if (error.filename is None and not full) or os.environ.get("DFGRID_TRACEBACK"):
             raise
-        errors.print(f"[bold red]Error:[/] {_plain(error.filename)}: {error.strerror}", soft_wrap=True)
+        where = f"{_plain(error.filename)}: " if error.filename else ""
+        remedy = "; what is done is kept: make room and run the same command" if full else ""
+        errors.print(f"[bold red]Error:[/] {where}{error.strerror}{remedy}", soft_wrap=True)
         sys.exit(2)
 
 

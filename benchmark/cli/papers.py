@@ -47,7 +47,8 @@ def show_paper_table(
     index = None
     if mode != "reported" and layout.grid:
         if not folder.is_dir():
-            raise RecordError(f"{name} has no records in {runs} yet; run `{layout.command}{' --data mini' * mini}`")
+            drawn = "" if mini or not (runs / f"{layout.grid}-mini").is_dir() else ", or say --mini: a run on drawn data is there"
+            raise RecordError(f"{name} has no records in {runs} yet; run `{layout.command}{' --data mini' * mini}`{drawn}")
         index = GridIndex.read(folder)
     selection = selection or (protocol_selection(index.records.values()) if index and index.records else "source_val")
     table = build_paper_table(layout, mode, index, selection)  # type: ignore[arg-type]
