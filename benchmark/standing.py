@@ -69,6 +69,7 @@ def standing(folder: Path) -> Standing:
     for record in index.records.values():
         took.setdefault((record.detector.title, record.optimizer.title), []).append(record.provenance.seconds)
     everything = [seconds for times in took.values() for seconds in times]
+    everything = everything or [s for wanted in index.grid.cells if (s := _whole(read_beat(folder / wanted.id))) is not None]
     found: dict[str, CellStanding] = {}
     for wanted in index.grid.cells:
         expected = fmean(took.get((wanted.detector, wanted.optimizer), everything) or [float("nan")])
@@ -89,6 +90,11 @@ def _cell(folder: Path, index: GridIndex, expected: float | None) -> CellStandin
     if reason == NOT_RUN and beat is None:
         return CellStanding(name, "waiting", seconds=expected)
     return CellStanding(name, "interrupted", reason.removesuffix(" (or still running)"), expected)
+
+
+def _whole(beat: Beat | None) -> float | None:
+    """Seconds that a running cell's training takes at its rate: all that tells of the others until one is done."""
+    return beat.total / beat.rate if beat is not None and beat.alive and beat.stage == "train" and beat.rate else None
 
 
 def in_words(beat: Beat) -> str:

@@ -136,6 +136,8 @@ def test_standing(tmp_path: Path) -> None:
     assert found[running.name].seconds == pytest.approx(20.0)
     assert found[killed.name].state == "interrupted"
     assert (found[failed.name].state, found[failed.name].detail) == ("failed", "out of luck")
+    assert standing(folder).left == pytest.approx(20 + 25 + 25)  # the other two as long as the running one, by its rate
+    (running / FILE).write_text(json.dumps({**beat, "stage": "start", "total": 0, "rate": 0.0}))
     assert standing(folder).left is None  # nothing tells how long a cell takes
 
 

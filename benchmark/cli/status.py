@@ -19,6 +19,9 @@ from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads
 from benchmark.cli.reference import Plugins, load
 from benchmark.cli.running import finish, run_study_cells
 
+PATIENCE = 20
+"""Looks at a grid of which nothing runs and something waits, before `--watch` takes it for stopped."""
+
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim"}
 
 
@@ -36,11 +39,14 @@ def grid_status(
     if not watch:
         console.print(_view(standing(runs / grid)))
         return
+    quiet = 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
             now = standing(runs / grid)
             live.update(_view(now), refresh=True)
-            if now.over:
+            # Nothing runs from one cell to the next, or while the first process starts.
+            quiet = quiet + 1 if now.over else 0
+            if quiet > (PATIENCE if now.count("waiting") else 0):
                 return
             time.sleep(1)
 
