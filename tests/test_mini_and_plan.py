@@ -137,6 +137,23 @@ def test_the_published_counts() -> None:
     assert layout_of("stores/mine") is None
 
 
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--address", "there:6379"), "the launcher 'local' runs on this machine alone"),
+        (("--launcher", "slurm"), "unknown launcher 'slurm'"),
+        (("--device", "gpu"), "unknown device 'gpu'"),
+    ],
+)
+def test_where_it_runs_is_checked_before_anything_is_drawn(
+    dfgrid: Dfgrid, tmp_path: Path, more: tuple[str, ...], sentence: str
+) -> None:
+    code, _, err = dfgrid("grid", "run", "pim/table1", "--data", "mini", *more)
+    assert code == 2
+    assert sentence in " ".join(err.split())
+    assert not (tmp_path / "data").exists()
+
+
 CONTENT: dict[str, Any] = {
     "name": "small",
     "train": {"store": "stores/FaceForensics++-c23", "methods": ["Deepfakes"]},

@@ -38,7 +38,8 @@ def grid_run(
 
     plugins = [str(p) for p in plugin or []]
     if data == Path(WORD):
-        finish(run_mini(grid, runs, device, workers, only, threads, plugins))
+        way = {"launcher": launcher, "address": address, "replace": replace}
+        finish(run_mini(grid, runs, device, workers, only, threads, plugins, **way))
         return
     loaded = load_grid(grid, plugins=plugins)
     outcome = run_grid(loaded, runs, data, device, workers, only, threads, launcher=launcher, address=address, replace=replace)

@@ -17,17 +17,26 @@ def run_mini(
     threads: int,
     plugins: list[str],
     data: Path | None = None,
+    launcher: str = "local",
+    address: str | None = None,
+    replace: bool = False,
 ) -> Any:
     """Draw what is missing, run every cell that is not done, print the table; returns the outcome of the run."""
+    from benchmark.cli.options import check_device
     from benchmark.cli.papers import show_paper_table
     from benchmark.cli.results import show_table
     from benchmark.cli.running import run_grid
+    from benchmark.launch import check_launcher
     from benchmark.mini import FOLDER, draw, mini_study, stand_ins
+    from benchmark.pool import slots
     from results.papers import PAPER_TABLES
 
+    check_launcher(launcher, address)
+    if launcher == "local":
+        check_device(device)
     study = mini_study(grid, plugins)
     study.cells()  # a name that is not known is told before anything is drawn
-    home = data or FOLDER
+    home, processes = data or FOLDER, len(slots(device, workers, threads))
     warn(f"everything that this run is trained and tested on is drawn (into {home}/mini); its numbers are no evidence")
     made = 0
     with progress() as bar:
@@ -40,9 +49,9 @@ def run_mini(
 
         wanted = stand_ins(study)
         for one in wanted:
-            made += draw(one, home, workers, show)
+            made += draw(one, home, processes, show)
     console.print(f"{made} of {len(wanted)} datasets drawn now, {len(wanted) - made} were there already")
-    outcome = run_grid(study, runs, home, device, workers, only, threads)
+    outcome = run_grid(study, runs, home, device, workers, only, threads, launcher=launcher, address=address, replace=replace)
     if outcome is not None and outcome.stopped:
         return outcome
     layout = next((table for table in PAPER_TABLES.values() if f"{table.grid}-mini" == study.name), None)
