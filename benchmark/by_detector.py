@@ -19,8 +19,8 @@ AUGMENTED = {
     "srm": "none",
     "f3net": "none",
 }
-"""Detector -> preset; the versions called `dfb-...` have that of their namesake. Survey row 3.4 #8 and #9 (its detectors' YAML files,
-pair_dataset.py:58-59)."""
+"""Detector -> preset; the versions called `dfb-...` have that of their namesake. Survey rows 3.4 #8 and #9 (the detectors' YAML
+files, pair_dataset.py:58-59)."""
 
 
 def augmentation_of(augment: str, detector: str) -> str:
@@ -34,7 +34,7 @@ def augmentation_of(augment: str, detector: str) -> str:
     preset = AUGMENTED.get(detector.removeprefix("dfb-"))
     if preset is None:
         raise ConfigError(
-            f"protocol.augment is {BY_DETECTOR}, but DeepfakeBench has no settings for detector '{detector}'; say augment: dfb or none"
-            " (or flip, light, pim)"
+            f"protocol.augment is {BY_DETECTOR}, but DeepfakeBench has no settings for detector '{detector}'; say augment: none,"
+            " or dfb, flip, light, pim"
         )
     return preset

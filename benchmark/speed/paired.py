@@ -36,7 +36,7 @@ class Median:
 
 
 def median(values: Sequence[float]) -> Median:
-    """The median of independent rounds, and the order statistics around it that the sign test's binomial law gives; no shape assumed.
+    """The median of independent rounds, and the order statistics around it that the sign test's binomial law gives.
 
     With fewer than 6 rounds no interval has the confidence, and it has no end.
     """
