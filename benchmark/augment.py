@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.levels import as_floats
 from benchmark.presets import BY_EXAMPLE, augment_examples
 from benchmark.seeding import stream
 
@@ -58,6 +59,8 @@ def augment(
 ) -> Tensor:
     """Apply a preset to the faces of one step; the whole step at once, before it is cut into micro-batches.
 
+    (N, 3, S, S) uint8 -> float32 in [0, 1] of the same shape.
+
     `draws` names the stream of random choices: "augment", or "view" for a second view of the same faces. `examples` ((N, 2), see
     `benchmark.examples`) says which faces these are; the presets that are drawn face by face need it.
     """
@@ -65,4 +68,4 @@ def augment(
         if examples is None:
             raise ValueError(f"augmentation '{preset}' is drawn face by face and needs to know which faces these are")
         return augment_examples(preset, images, seed, epoch, examples, draws)
-    return PRESETS[preset](images, stream(draws, seed, epoch, step))
+    return PRESETS[preset](as_floats(images), stream(draws, seed, epoch, step))

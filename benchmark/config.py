@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
+from benchmark.by_detector import augmentation_of
 from benchmark.protocol import Protocol, Strict
 from benchmark.reading import ConfigError
 from benchmark.specs import NO_SPLIT, DetectorSpec, Named, OptimizerSpec, TestSet, TrainData
@@ -149,6 +150,7 @@ class Grid(Strict):
         cells = []
         for detector in self.detectors:
             full_detector = _resolve(detector, DETECTORS).model_copy(update={"bases": {}})
+            augment = augmentation_of(self.protocol.augment, detector.name)
             for optimizer in self.optimizers:
                 full_optimizer, base = self._resolve_optimizer(optimizer, detector)
                 for seed in self.seeds:
@@ -162,7 +164,7 @@ class Grid(Strict):
                             seed=seed,
                             train=under(self.protocol, self.train),
                             tests=tuple(under(self.protocol, test) for test in self.tests),
-                            protocol=self.protocol,
+                            protocol=self.protocol.model_copy(update={"augment": augment}),
                             plugins=self.plugins,
                         )
                     )

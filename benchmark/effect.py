@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.data import pick_frames
 from benchmark.evaluate import ScoredSet, measures
+from benchmark.frame_pick import pick_frames
 from benchmark.protocol import SWITCHES, Protocol, preset_value, values_of
 from benchmark.reading import ConfigError, parse
 from results.files import RecordError

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
 from benchmark.config import ConfigError, Protocol
 from benchmark.objective import BatchObjective
-from benchmark.train import Plan, augmented, micro_batches
+from benchmark.train import Plan, augmented, faces_of_steps, micro_batches
 from detectors.base import Detector
 from optimizers.base import Optimizer
 
@@ -86,7 +86,8 @@ def largest_that_fits(detector: Detector, optimizer: Optimizer, plan: Plan, size
 
 def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: int) -> None:
     device = next(detector.parameters()).device
-    faces = plan.batches.batch(plan.batches.epoch(0)[0])
-    whole = augmented(faces.to(device), plan, 0, 0, views="views" in detector.needs)
+    with closing(faces_of_steps(plan, 0)) as read:
+        faces, examples = next(read)
+    whole = augmented(faces.to(device), plan, 0, 0, "views" in detector.needs, examples)
     parts = micro_batches(whole, size, "pairs" in detector.needs)
     optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))

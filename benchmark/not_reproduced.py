@@ -36,7 +36,6 @@ NOT_REPRODUCED: dict[str, tuple[str, str]] = {
     "SAM without weight decay": ("3.4 #2", "That is a setting of the optimizer: {name: sam, base: {name: sgd, weight_decay: 0}}."),
     "SAM under DDP": ("3.4 #3", "It ends with an AttributeError, so no number was ever made with it."),
     "SAM's lost momentum": ("3.4 #4", "It strikes only where a run is resumed; ours resume to the bit."),
-    "augmentation by detector": ("3.4 #8", "It is on for some detectors and off for others; a grid says it with `augment`."),
     "pairs of real and fake": ("3.4 #9", "The loader of UCF, which is no detector here."),
     "detectors other than in their papers": (
         "3.5",

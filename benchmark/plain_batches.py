@@ -63,10 +63,10 @@ class PlainBatches:
         return found
 
     def batch(self, step: NDArray[np.int64]) -> Batch:
-        """The faces of one entry of `epoch`."""
+        """The faces of one entry of `epoch`, as 8-bit levels."""
         positions = self.positions(step)
         return Batch(
-            images=self.frames.pixels(positions),
+            images=self.frames.levels(positions),
             labels=torch.from_numpy(self.labels[step]),
             domains=torch.from_numpy(self.domains[step]),
             videos=torch.from_numpy(self.videos[positions]),

@@ -1,13 +1,16 @@
 """Augmentation presets whose choices are drawn for every face by itself.
 
 A face's generator comes from (seed, epoch, face, showing), and its pixels depend on nothing else: not on the order of the faces,
-their batch and its micro-batches, the number of processes, or where a run was resumed. Transforms work on floats; only JPEG rounds
-to 8 bits.
+their batch and its micro-batches, the number of threads and processes, or where a run was resumed. Faces are 8-bit levels until the
+last step, and every step rounds to them, as albumentations' do and so DeepfakeBench's: on the CPU by OpenCV, face by face; on
+another device batched. Both give the same levels but for one level here and there (see `benchmark.transforms_batched`); the record
+says which device it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark import transforms
+from benchmark import transforms, transforms_batched
+from benchmark.levels import WHITE, as_floats, channels_first
 from benchmark.seeding import stream
+from benchmark.transforms import One
+from benchmark.transforms_batched import Many
 
 Generator = np.random.Generator
 
@@ -29,12 +35,14 @@ class Step:
     Attributes:
         p: the probability.
         draw: a face's generator -> the value for it.
-        apply: faces and their values -> faces.
+        one: a face and its value -> the face, on the CPU.
+        many: faces and their values -> faces, on another device.
     """
 
     p: float
     draw: Callable[[Generator], Any]
-    apply: Callable[[Tensor, Sequence[Any]], Tensor]
+    one: One
+    many: Many
 
 
 @dataclass(frozen=True)
@@ -54,44 +62,53 @@ def _contrast_and_brightness(limit: float) -> Callable[[Generator], tuple[float,
     return lambda generator: (1 + generator.uniform(-limit, limit), generator.uniform(-limit, limit))
 
 
-MIRROR = Step(0.5, lambda generator: None, transforms.mirrored)
-JPEG = Step(0.5, lambda generator: int(generator.integers(40, 101)), transforms.compressed)
+def _blur_side(generator: Generator) -> int:
+    """albumentations draws 3 to 7 and makes an even side odd by adding 1: so 3, 5 and 7 come 1 : 2 : 2."""
+    return int(generator.integers(3, 8)) | 1
 
-DFB: tuple[Step | OneOf, ...] = (
-    MIRROR,
-    Step(0.5, lambda generator: generator.uniform(-10, 10), transforms.rotated),
-    Step(0.5, lambda generator: int(generator.choice([3, 5, 7])), transforms.blurred),
-    OneOf(
-        0.5,
-        (
-            Step(1, _contrast_and_brightness(0.1), transforms.rescaled),
-            Step(1, lambda generator: generator.normal(0, 0.1), transforms.pca_shifted),
-            Step(1, _uniform(20 / 180, 30 / 255, 20 / 255), transforms.hsv_shifted),
-        ),
+
+def _rotation(p: float) -> Step:
+    return Step(p, lambda generator: float(generator.uniform(-10, 10)), transforms.rotated, transforms_batched.rotated)
+
+
+MIRROR = Step(0.5, lambda generator: None, transforms.mirrored, transforms_batched.mirrored)
+BLUR = Step(0.5, _blur_side, transforms.blurred, transforms_batched.blurred)
+JPEG = Step(0.5, lambda generator: int(generator.integers(40, 101)), transforms.compressed, transforms_batched.compressed)
+COLOUR = OneOf(
+    0.5,
+    (
+        Step(1, _contrast_and_brightness(0.1), transforms.rescaled, transforms_batched.rescaled),
+        Step(1, lambda generator: float(generator.normal(0, 0.1)), transforms.pca_shifted, transforms_batched.pca_shifted),
+        Step(1, _uniform(20, 30, 20), transforms.hsv_shifted, transforms_batched.hsv_shifted),
     ),
-    JPEG,
 )
+
+DFB: tuple[Step | OneOf, ...] = (MIRROR, _rotation(0.5), BLUR, COLOUR, JPEG)
 """DeepfakeBench's list in its order: flip, rotation, blur, one of brightness and contrast, FancyPCA or HSV at albumentations'
-defaults (hue 20 of 180, saturation 30 and value 20 of 255), JPEG. Its settings file for xception sets the rotation's probability to
-0; here every detector is rotated, as the same file's default is 0.5."""
+defaults (hue 20 of 180, saturation 30 and value 20 of 255), JPEG."""
+
+DFB_NO_ROTATION: tuple[Step | OneOf, ...] = (MIRROR, _rotation(0), BLUR, COLOUR, JPEG)
+"""The same under DeepfakeBench's settings for xception, which set the rotation's probability to 0."""
 
 PIM: tuple[Step | OneOf, ...] = (
     MIRROR,
-    Step(0.3, _uniform(20 / 255, 20 / 255, 20 / 255), transforms.tinted),
-    Step(0.3, _uniform(0.3 / 180, 0.3 / 255, 0.3 / 255), transforms.hsv_shifted),
-    Step(0.3, _contrast_and_brightness(0.3), transforms.rescaled),
+    Step(0.3, _uniform(20, 20, 20), transforms.tinted, transforms_batched.tinted),
+    Step(0.3, _uniform(0.3, 0.3, 0.3), transforms.hsv_shifted, transforms_batched.hsv_shifted),
+    Step(0.3, _contrast_and_brightness(0.3), transforms.rescaled, transforms_batched.rescaled),
     JPEG,
 )
 """For the rows "with augmentation" of PIM's table 4 (Guan et al., IEEE TIFS 2024). The list of that paper is in no openly readable
 text that we found; its abstract names none. Some of its tables train on SBI, so this is what SBI's released code does to its pairs:
-flip, RGB shift of 20, HSV of 0.3 (of OpenCV's 8-bit units, so hardly any), brightness and contrast of 0.3, JPEG."""
+flip, RGB shift of 20, HSV of 0.3 (of 8-bit units: it lowers by one or does nothing), brightness and contrast of 0.3, JPEG."""
 
-BY_EXAMPLE: dict[str, tuple[Step | OneOf, ...]] = {"dfb": DFB, "pim": PIM}
+BY_EXAMPLE: dict[str, tuple[Step | OneOf, ...]] = {"dfb": DFB, "dfb-no-rotation": DFB_NO_ROTATION, "pim": PIM}
+
+Choice = tuple[Step, Any] | None
 
 
-def choices(preset: Sequence[Step | OneOf], generator: Generator) -> list[tuple[Step, Any] | None]:
+def choices(preset: Sequence[Step | OneOf], generator: Generator) -> list[Choice]:
     """What happens to one face at each step of a preset: the transform and its value, or None."""
-    chosen: list[tuple[Step, Any] | None] = []
+    chosen: list[Choice] = []
     for step in preset:
         if generator.random() >= step.p:
             chosen.append(None)
@@ -108,24 +125,55 @@ def augment_examples(
 
     Args:
         preset: its name.
-        images: (N, 3, H, W) in [0, 1]; left as they are.
+        images: (N, 3, S, S) uint8 RGB; left as they are.
         seed: of the run.
         epoch: of training.
         examples: (N, 2): each face's name and showing (see `benchmark.examples`).
         draws: the stream of random choices: "augment", or "view" for a second view of the same faces.
+
+    Returns:
+        (N, 3, S, S) float32 in [0, 1], channels last in memory.
     """
-    steps = BY_EXAMPLE[preset]
-    drawn = [choices(steps, stream(draws, seed, epoch, *map(int, example))) for example in examples]
-    # One layout in memory, whatever came: some kernels round otherwise in another.
-    images = images.clone(memory_format=torch.contiguous_format)
-    for number in range(len(steps)):
-        groups: dict[Callable[[Tensor, Sequence[Any]], Tensor], tuple[list[int], list[Any]]] = {}
-        for row, chosen in enumerate(face[number] for face in drawn):
+    assert images.dtype == torch.uint8, "presets work on 8-bit faces"
+    drawn = [choices(BY_EXAMPLE[preset], stream(draws, seed, epoch, *map(int, example))) for example in examples]
+    if images.device.type == "cpu":
+        return _face_by_face(images, drawn)
+    return as_floats(step_by_step(images, drawn))
+
+
+def _face_by_face(images: Tensor, drawn: Sequence[Sequence[Choice]]) -> Tensor:
+    faces = images.permute(0, 2, 3, 1).contiguous().numpy()
+    result = np.empty(faces.shape, np.float32)
+
+    def make(row: int) -> None:
+        face = faces[row]
+        for chosen in drawn[row]:
             if chosen is not None:
-                rows, values = groups.setdefault(chosen[0].apply, ([], []))
+                face = chosen[0].one(face, chosen[1])
+        np.divide(face, WHITE, out=result[row])
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        for row in range(len(faces)):
+            make(row)
+    else:
+        # OpenCV lets go of Python's lock. Faces know nothing of each other, so the number of threads changes only the time.
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(make, range(len(faces))))
+    return channels_first(result)
+
+
+def step_by_step(images: Tensor, drawn: Sequence[Sequence[Choice]]) -> Tensor:
+    """(N, 3, S, S) uint8 on any device, and what `choices` gave for each -> the same; a step is done to all its faces at once."""
+    images = images.clone(memory_format=torch.contiguous_format)
+    for chosen in zip(*drawn, strict=True):
+        groups: dict[Many, tuple[list[int], list[Any]]] = {}
+        for row, choice in enumerate(chosen):
+            if choice is not None:
+                rows, values = groups.setdefault(choice[0].many, ([], []))
                 rows.append(row)
-                values.append(chosen[1])
-        for apply, (rows, values) in groups.items():
+                values.append(choice[1])
+        for many, (rows, values) in groups.items():
             index = torch.tensor(rows).to(images.device, non_blocking=True)
-            images[index] = apply(images[index], values)
+            images[index] = many(images[index], values)
     return images

@@ -85,7 +85,17 @@ class Protocol(Strict):
         "fp32",
         description="what passes beside the weights see them in: fp32, or that of `precision`, which rounds small shifts away",
     )
-    augment: Literal["none", "flip", "light", "dfb", "pim"] = "none"
+    augment: Annotated[
+        Literal["none", "flip", "light", "dfb", "dfb-no-rotation", "pim", "dfb-by-detector"],
+        Switch(
+            "dfb-by-detector",
+            "Changes of the training faces; dfb-by-detector: dfb or none, as DeepfakeBench's settings say of the detector. A cell"
+            " and its record hold what that means for it.",
+            "On for xception (never rotated), efficientnetb4, resnet34, spsl and ucf; off for the others that we have.",
+            "3.4 #8, #9 (its detectors' YAML files, pair_dataset.py:58-59)",
+            "training",
+        ),
+    ] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
     diagnostics_every: int | Literal["auto"] = Field(
         "auto", description="steps from one look at gradients and sharpness to the next; 0: none. Changes no number that is trained"

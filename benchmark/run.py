@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import cv2
 import torch
 import yaml
 from filelock import FileLock, Timeout
@@ -72,6 +73,7 @@ def run_cell(
     load_plugins(cell.plugins)
     place_to_write(folder)
     torch.set_num_threads(threads)
+    cv2.setNumThreads(1)  # parallelism is over faces
     lock = FileLock(folder / ".lock", timeout=0)
 
     def take() -> None:

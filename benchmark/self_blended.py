@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmark.config import ConfigError, Protocol
 from benchmark.data import REAL, Annotate, FaceFrames, choose
 from benchmark.examples import names, showings
+from benchmark.levels import channels_first
 from benchmark.seeding import stream
 from benchmark.self_blending import Pair, self_blend
 from benchmark.specs import SBI, TrainData
@@ -107,11 +108,11 @@ class SelfBlendedFrames(FaceFrames):
 
     blender: Blender
 
-    def pixels(self, positions: NDArray[np.int64]) -> Tensor:
-        """(N, 3, S, S) float32 in [0, 1] of the rows at `positions`, made when they are asked for."""
+    def levels(self, positions: NDArray[np.int64]) -> Tensor:
+        """(N, 3, S, S) uint8 of the rows at `positions`, made when they are asked for."""
         fake, face = np.divmod(positions, len(self.rows) // 2)
         pairs = (self.blender.pair(int(p), VALIDATION_SEED, 0, 0) for p in face)
-        return _pixels([pair.fake if is_fake else pair.real for pair, is_fake in zip(pairs, fake, strict=True)])
+        return _levels([pair.fake if is_fake else pair.real for pair, is_fake in zip(pairs, fake, strict=True)])
 
 
 class SelfBlendedBatches:
@@ -175,7 +176,7 @@ class SelfBlendedBatches:
             extra["masks"][len(pairs) :] = torch.from_numpy(np.stack([p.mask > 0 for p in pairs])[:, None]).float()
         videos = self.videos[step[:, 0]]
         return Batch(
-            images=_pixels([p.real for p in pairs] + [p.fake for p in pairs]),
+            images=_levels([p.real for p in pairs] + [p.fake for p in pairs]),
             labels=torch.arange(2).repeat_interleave(len(pairs)),
             domains=torch.zeros(2 * len(pairs), dtype=torch.int64),
             videos=torch.from_numpy(np.concatenate([videos, videos + len(self.frames)])),
@@ -183,8 +184,8 @@ class SelfBlendedBatches:
         )
 
 
-def _pixels(faces: list[NDArray[np.uint8]]) -> Tensor:
-    return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+def _levels(faces: list[NDArray[np.uint8]]) -> Tensor:
+    return channels_first(np.stack(faces))
 
 
 def training_batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -48,7 +48,7 @@ class Batches(Protocol):
         """Rows of `frames` that one entry of `epoch` stands for, in the batch's order."""
 
     def batch(self, step: Any) -> Batch:
-        """The faces of one entry of `epoch`."""
+        """The faces of one entry of `epoch`, as 8-bit levels: (N, 3, S, S) uint8."""
 
 
 def batches_for(protocol: Switches, frames: FaceFrames, seed: int, annotate: Annotate | None = None) -> Batches:
@@ -118,7 +118,9 @@ def micro_batches(batch: Batch, at_most: int | None, pairs: bool = False) -> lis
 
 
 def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool, examples: NDArray[np.int64] | None = None) -> Batch:
-    """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart; channels last in memory.
+    """The faces under the plan's augmentation, and with `views` under a second one that is drawn apart.
+
+    uint8 images become float32 in [0, 1], channels last in memory.
 
     `examples` says which faces these are; see `augment`.
     """
@@ -148,14 +150,22 @@ def _paired(batch: Batch, some: slice) -> Batch:
     return batch.only(torch.cat([real, fake]).sort().values)
 
 
-def faces_of_steps(plan: Plan, start: int) -> Iterator[tuple[Batch, NDArray[np.int64] | None]]:
-    """The faces of every step from `start` to the end, and which faces these are where the augmentation asks for that."""
+def faces_of_steps(plan: Plan, start: int) -> Generator[tuple[Batch, NDArray[np.int64] | None], None, None]:
+    """The 8-bit faces of every step from `start` to the end, and which faces these are where the augmentation asks for that."""
     for epoch in range(start // plan.batches.steps, plan.epochs):
         order = plan.batches.epoch(epoch)
         examples = plan.batches.examples(order) if plan.augment in BY_EXAMPLE else None
         first = max(start - epoch * plan.batches.steps, 0)
         for within in range(first, plan.batches.steps):
             yield plan.batches.batch(order[within]), None if examples is None else examples[within]
+
+
+def made_ready(plan: Plan, start: int, device: torch.device, views: bool) -> Iterator[tuple[Batch, NDArray[np.int64] | None]]:
+    """What `faces_of_steps` gives; where training is on the CPU augmented already, so that it is done while a step computes."""
+    for step, (faces, examples) in enumerate(faces_of_steps(plan, start), start):
+        if device.type == "cpu":
+            faces = augmented(faces, plan, *divmod(step, plan.batches.steps), views, examples)
+        yield faces, examples
 
 
 def train(
@@ -172,14 +182,16 @@ def train(
     `after` is told the number of steps done and the step's loss; it evaluates, saves or stops, and changes nothing.
     `before` is told the number that the coming step will have and its batch, and changes nothing either.
     """
-    device = next(detector.parameters()).device
+    device, views = next(detector.parameters()).device, "views" in detector.needs
     detector.train()
-    with closing(ahead(faces_of_steps(plan, start))) as read:
+    with closing(ahead(made_ready(plan, start, device, views))) as read:
         for step, (faces, examples) in enumerate(read, start):
             epoch, within = divmod(step, plan.batches.steps)
-            # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
-            batch = replace(faces.to(device), domains=faces.domains)
-            batch = augmented(batch, plan, epoch, within, "views" in detector.needs, examples)
+            batch = faces
+            if device.type != "cpu":
+                # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
+                batch = replace(faces.to(device), domains=faces.domains)
+                batch = augmented(batch, plan, epoch, within, views, examples)
             before(step + 1, batch)
             pairs = "pairs" in detector.needs
             parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)

@@ -14,7 +14,8 @@ from test_config import GRID
 from test_data import manifest
 
 from benchmark.config import Cell, ConfigError, Grid
-from benchmark.data import FRAME_PICKS, choose, pick_frames
+from benchmark.data import choose
+from benchmark.frame_pick import FRAME_PICKS, pick_frames
 from benchmark.protocol import Protocol
 from benchmark.reading import parse
 from benchmark.reads import select

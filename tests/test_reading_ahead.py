@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from benchmark.scoring import score_sets
 from benchmark.speed import data as speed_data
 from benchmark.speed import peer_data
 from benchmark.speed import train as speed_train
+from benchmark.speed.paired import Median, median
 from benchmark.train import Plan
 from preprocessing.store import FaceStore
 
@@ -129,11 +131,26 @@ def test_both_ways_of_reading_give_the_same_faces(data: Path, tmp_path: Path) ->
 
 
 def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:
-    frames = speed_train.noise(tmp_path, 8, 2, 6)
+    frames = speed_train.grainy(tmp_path, 8, 2, 6)
     plan = Plan(1, BalancedBatches(frames, 8, 0), 1, 0, "flip", "fp32", None)
     pace = speed_train.measure(Small(), "sam", plan, rounds=2, steps=2)
     assert pace.bare > 0
     assert pace.loop > 0
-    assert 0 < pace.waiting < 1
-    assert speed_train.Pace(100, 96, 0.02).verdict == "met"
-    assert speed_train.Pace(100, 94, 0.02).verdict == speed_train.Pace(100, 99, 0.04).verdict == "NOT met"
+    assert 0 < pace.waiting.value < 1
+    assert pace.verdicts == ("undecided", "undecided")  # two rounds give no interval
+    good, bad = speed_train.Pace(100, 96, Median(0.96, 0.95, 0.97), Median(0.02, 0, 0.02)), Median(0.5, 0.4, 0.6)
+    assert good.verdicts == ("met", "met")
+    assert replace(good, of_bare=bad, waiting=bad).verdicts == ("NOT met", "NOT met")
+    assert replace(good, of_bare=Median(0.96, 0.94, 0.97)).verdicts == ("met", "undecided")
+
+
+def test_a_median_has_the_interval_of_the_sign_test() -> None:
+    few, six = median([1.0, 2.0, 3.0, 4.0, 5.0]), median([6.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (few.value, few.low, few.high) == (3.0, float("-inf"), float("inf"))
+    assert (six.value, six.low, six.high) == (3.5, 1.0, 6.0)  # both ends lie beyond with 2 / 64
+    generator = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        found = median(generator.exponential(size=9).tolist())
+        inside += found.low <= np.log(2) <= found.high
+    assert inside / 400 > 0.94  # 2 x 10 / 512 fall outside

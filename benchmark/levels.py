@@ -1,0 +1,31 @@
+"""Faces as 8-bit grey levels, as stores keep them, and as the floats that detectors take."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+WHITE = np.float32(255)
+
+
+def as_floats(levels: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 on any device -> float32 in [0, 1], channels last in memory; floats are given back as they are.
+
+    The quotient is the correctly rounded one on every device, so a face has the same floats on all of them.
+    """
+    if levels.dtype != torch.uint8:
+        return levels
+    if levels.device.type != "cpu":
+        # By a tensor on the device: torch turns a division by a number into a product with its rounded inverse there.
+        white = torch.tensor(255.0).to(levels.device, non_blocking=True)
+        return levels.contiguous(memory_format=torch.channels_last).to(torch.float32).div_(white)
+    faces = levels.permute(0, 2, 3, 1).numpy()
+    # One pass over the memory, where torch takes two. Convolutions are 1.3 to 1.5 times as fast on a CPU with the channels last.
+    return channels_first(np.divide(faces, WHITE, out=np.empty(faces.shape, np.float32)))
+
+
+def channels_first(faces: NDArray[np.generic]) -> Tensor:
+    """(N, H, W, 3) -> (N, 3, H, W), the same memory."""
+    return torch.from_numpy(faces).permute(0, 3, 1, 2)
