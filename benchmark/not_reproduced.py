@@ -34,7 +34,12 @@ NOT_REPRODUCED: dict[str, tuple[str, str]] = {
     "SAM under DDP": ("3.4 #3", "It ends with an AttributeError, so no number was ever made with it."),
     "SAM's lost momentum": ("3.4 #4", "It strikes only where a run is resumed; ours resume to the bit."),
     "augmentation by detector": ("3.4 #8", "It is on for some detectors and off for others; a grid says it with `augment`."),
-    "pairs of real and fake": ("3.4 #9", "The loader of UCF, which is no detector here."),
+    "pairs of real and fake": (
+        "3.4 #9",
+        "UCF's loader there gives each fake, all of them once an epoch, a real face drawn with replacement, and always augments "
+        "both; here its pairs are the i-th real and fake face of a step of class_balance: domains (none is refused), reals come "
+        "in shuffled passes, and `augment` is followed.",
+    ),
     "cubic resizing": ("3.4", "At its 256 pixels nothing is resized; for smaller detectors we take the area average."),
 }
 """Name -> (row, why not)."""
