@@ -201,9 +201,11 @@ def _formats(detector: Detector, batch: Batch) -> Iterator[str]:
     elif not torch.allclose(double.float(), plain, rtol=1e-2, atol=1e-2):
         yield "in float64 the logits are others than in float32"
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = detector.train().loss(detector(batch.images), batch)
+        loss = detector.train().objective(batch)
     loss.backward()
-    if not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
+    if not loss.isfinite():
+        yield "under bfloat16 autocast the objective is not finite"
+    elif not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
         yield "under bfloat16 autocast a gradient is not finite"
     detector.zero_grad(set_to_none=True)
     _settle(detector, batch)
