@@ -34,7 +34,7 @@ def without_storage(name, **settings):
 # ---- what is built
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", DETECTORS.builtin())
 def test_the_docstring_counts_the_parameters(name):
     said = re.search(r"Parameters(?: at \d+ px)?: ([\d,]+\d)", DETECTORS.get(name).__doc__)
     assert int(said.group(1).replace(",", "")) == sum(p.numel() for p in without_storage(name).parameters())
