@@ -1,4 +1,4 @@
-"""Write what is generated: `python -m benchmark.docs` makes detectors/cards.json and docs/detectors.md anew."""
+"""Write what is generated, detectors/cards.json and docs/detectors.md and detectors_speed.md: `python -m benchmark.docs`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmark.speed import detectors_page
+from benchmark.speed.rates import read
 from detectors.cards import FILE, Card
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +33,8 @@ e.g. `timm/vit_base_patch16_clip_224.openai`.
   (`.pth`, `.safetensors`); `dfb:PATH`, a checkpoint that DeepfakeBench publishes, with or without `module.` in front of its keys.
   `timm/` detectors take `pretrained` too, which is what timm publishes under the tag. A file fills every tensor or is refused with
   the names of the keys that do not fit; only tensors are unpickled.
+
+How fast they are, beside DeepfakeBench's: [detectors_speed.md](detectors_speed.md).
 """
 
 AGREEMENT_TEXT = """## Beside DeepfakeBench
@@ -119,12 +123,14 @@ def measured() -> dict[str, Card]:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write them all."""
     cards = measured()
     text = json.dumps({name: asdict(card) for name, card in cards.items()}, indent=1, ensure_ascii=False)
     FILE.write_text(text + "\n", encoding="utf-8")
     PAGE.write_text(page(cards), encoding="utf-8")
-    print(f"wrote {FILE.relative_to(ROOT)} and {PAGE.relative_to(ROOT)}: {len(cards)} detectors")
+    detectors_page.PAGE.write_text(detectors_page.page(read(detectors_page.RATES)), encoding="utf-8")
+    written = [str(file.relative_to(ROOT)) for file in (FILE, PAGE, detectors_page.PAGE)]
+    print(f"wrote {', '.join(written)}: {len(cards)} detectors")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,12 @@ NOT_REPRODUCED: dict[str, tuple[str, str]] = {
     "SAM without weight decay": ("3.4 #2", "That is a setting of the optimizer: {name: sam, base: {name: sgd, weight_decay: 0}}."),
     "SAM under DDP": ("3.4 #3", "It ends with an AttributeError, so no number was ever made with it."),
     "SAM's lost momentum": ("3.4 #4", "It strikes only where a run is resumed; ours resume to the bit."),
-    "pairs of real and fake": ("3.4 #9", "The loader of UCF, which is no detector here."),
+    "pairs of real and fake": (
+        "3.4 #9",
+        "UCF's loader there gives each fake, all of them once an epoch, a real face drawn with replacement, and always augments "
+        "both; here its pairs are the i-th real and fake face of a step of class_balance: domains (none is refused), reals come "
+        "in shuffled passes, and `augment` is followed.",
+    ),
     "detectors other than in their papers": (
         "3.5",
         "That is the detector's choice: `dfb-` names are DeepfakeBench's versions (`dfgrid list detectors`).",

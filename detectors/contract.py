@@ -144,6 +144,9 @@ def _prediction(detector: Detector, batch: Batch) -> Iterator[str]:
             yield problem
             return
         loss = detector.loss(prediction, rows(batch, count))
+        if not isinstance(loss, torch.Tensor):
+            yield f"the loss is a {type(loss).__name__}, not a torch.Tensor"
+            return
         if loss.ndim != 0 or not loss.isfinite():
             yield f"the loss has shape {tuple(loss.shape)} and value {loss.tolist()}, but it must be one finite number"
             return
@@ -154,6 +157,9 @@ def _misshapen(prediction: object, count: int) -> str | None:
     if not isinstance(prediction, Prediction):
         return f"forward gives a {type(prediction).__name__}, not a detectors.base.Prediction"
     logits, features = prediction.logits, prediction.features
+    for name, values in (("logits", logits), ("features", features)):
+        if not isinstance(values, torch.Tensor):
+            return f"{name} are a {type(values).__name__}, not a torch.Tensor"
     if logits.shape != (count, 2):
         return f"logits have shape {tuple(logits.shape)} for {count} images, not ({count}, 2)"
     if features.ndim != 2 or len(features) != count:
@@ -201,9 +207,11 @@ def _formats(detector: Detector, batch: Batch) -> Iterator[str]:
     elif not torch.allclose(double.float(), plain, rtol=1e-2, atol=1e-2):
         yield "in float64 the logits are others than in float32"
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = detector.train().loss(detector(batch.images), batch)
+        loss = detector.train().objective(rows(batch, len(batch)))
     loss.backward()
-    if not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
+    if not loss.isfinite():
+        yield "under bfloat16 autocast the objective is not finite"
+    elif not all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None):
         yield "under bfloat16 autocast a gradient is not finite"
     detector.zero_grad(set_to_none=True)
     _settle(detector, batch)

@@ -27,7 +27,7 @@ def outcome(title: str, run: Callable[[], Iterable[str]]) -> Outcome:
             problems.append(problem)  # one at a time: those before an exception are kept
     except Skipped as reason:
         return Outcome(title, tuple(problems), str(reason))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first = str(error).splitlines()[0] if str(error) else ""
         problems.append(f"{type(error).__name__}: {first}")
     return Outcome(title, tuple(problems))

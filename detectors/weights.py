@@ -23,6 +23,7 @@ is another one, the plain class says `dfb = "dfb-meso4"`: the name of the detect
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -84,7 +85,7 @@ class ImageNet:
     """The weights that a library publishes for a backbone.
 
     Attributes:
-        url: the library's own file. Its name ends in the first digits of its SHA-256, which the download is checked against.
+        url: the library's own file. Its name ends in the first digits of its SHA-256, which the file is checked against.
         head: the keys of the 1000-class layer in that file, which are dropped. All of them need not be there.
         fresh: keys of the backbone that are dropped too and keep their random initialisation.
         convert: called with the file's tensors and the backbone, gives them in the shapes of this backbone (position embeddings
@@ -102,23 +103,30 @@ class ImageNet:
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(self.url).path).name
 
     def fetch(self, name: str) -> Path:
-        """The file, downloaded if it is not in the cache.
+        """The file, downloaded if it is not in the cache; checked against its hash either way.
 
         Args:
             name: of the detector, for the sentence.
 
         Raises:
-            RegistryError: the download fails; the sentence says which file to put into which folder.
+            RegistryError: the download fails; the sentence says which file to put into which folder. Or the file that is there is
+                another one than its name says.
         """
         file = self.file
+        found = re.search(r"-([0-9a-f]{8,})\.", file.name)
+        digest = found.group(1) if found else ""
         if file.is_file():
+            if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(digest):
+                raise RegistryError(
+                    f"{file} is not the file of that name, whose SHA-256 begins with {digest}: it is damaged or another one; put "
+                    f"{self.url} there, or delete it to have it downloaded"
+                )
             return file
         log.info("downloading %s to %s", self.url, file)
-        digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             # Written beside the target and moved when its hash fits: a second process never sees half a file.
-            torch.hub.download_url_to_file(self.url, str(file), hash_prefix=digest and digest.group(1), progress=False)
+            torch.hub.download_url_to_file(self.url, str(file), hash_prefix=digest or None, progress=False)
         except (OSError, RuntimeError) as error:
             raise RegistryError(
                 f"the ImageNet weights of {name} could not be downloaded ({error}): put {file.name} from {self.url} "
@@ -229,9 +237,12 @@ def read_state(path: Path) -> State:
         RegistryError: the file is missing, unreadable, or holds something else than a dict of tensors.
     """
     if not path.is_file():
-        raise RegistryError(f"weights file {path} does not exist; give the path of a state_dict file, 'none' or 'imagenet'")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise RegistryError(f"weights file {path} {what}; give the path of a state_dict file, 'none' or 'imagenet'")
     try:
         state: Any = _read(path)
+    except PermissionError as error:
+        raise RegistryError(f"weights file {path} may not be read by this user; change its permissions") from error
     except Exception as error:  # a foreign file may fail anywhere in zip, pickle or torch; whatever it is, the cure is the same
         raise RegistryError(
             f"weights file {path} is no plain state_dict ({type(error).__name__}: it is damaged, or holds Python objects "

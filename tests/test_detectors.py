@@ -1,12 +1,9 @@
-"""The detectors one by one: what their papers fix, where their weights come from, and what PIM and exact RoGA do to them."""
+"""The backbones one by one: what their papers fix, and what PIM and exact RoGA do to them."""
 
-import hashlib
-import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -15,24 +12,17 @@ from torch import nn
 from detectors import DETECTORS
 from detectors.base import Batch, Detector, Prediction
 from detectors.contract import faces
-from detectors.weights import ImageNet, load_weights
 from optimizers.registry import RegistryError
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
-LIBRARY = {  # detector -> how its library names the network; pretrainedmodels calls its last layer otherwise than its files do
-    "convnext_base": "convnext_base",
-    "convnext_tiny": "convnext_tiny",
-    "efficientnet_b0": "efficientnet-b0",
-    "efficientnet_b4": "efficientnet-b4",
-    "dfb-efficientnet_b4": "efficientnet-b4",
-    "resnet18": "resnet18",
-    "resnet34": "resnet34",
-    "resnet50": "resnet50",
-    "vit_b_16": "vit_b_16",
-    "xception": "xception",
-}
-BUILT_IN = sorted([*LIBRARY, "meso4", "mesoinception4", "dfb-meso4", "dfb-mesoinception4", "resnet10"])
+BUILT_IN = sorted(
+    [
+        *("convnext_base", "convnext_tiny", "efficientnet_b0", "efficientnet_b4", "dfb-efficientnet_b4"),
+        *("resnet10", "resnet18", "resnet34", "resnet50", "vit_b_16", "xception"),
+        *("meso4", "mesoinception4", "dfb-meso4", "dfb-mesoinception4"),
+    ]
+)
 
 
 def without_storage(name, **settings):
@@ -44,7 +34,7 @@ def without_storage(name, **settings):
 # ---- what is built
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", DETECTORS.builtin())
 def test_the_docstring_counts_the_parameters(name):
     said = re.search(r"Parameters(?: at \d+ px)?: ([\d,]+\d)", DETECTORS.get(name).__doc__)
     assert int(said.group(1).replace(",", "")) == sum(p.numel() for p in without_storage(name).parameters())
@@ -140,182 +130,6 @@ with torch.device("meta"):
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-# ---- first weights
-
-
-@pytest.fixture
-def library_file(tmp_path):
-    """What a library would publish for ResNet-18: its own keys, with a 1000-class layer."""
-    state = DETECTORS.build("resnet18").backbone.state_dict()
-    state |= {"fc.weight": torch.randn(1000, 512), "fc.bias": torch.randn(1000)}
-    path = tmp_path / "resnet18.pth"
-    torch.save(state, path)
-    return path, state
-
-
-def save(tmp_path, state):
-    torch.save(state, tmp_path / "state.pth")
-    return tmp_path / "state.pth"
-
-
-def test_a_library_file_fills_the_backbone(library_file):
-    path, state = library_file
-    filled = DETECTORS.build("resnet18", weights=str(path)).backbone.state_dict()
-    assert filled.keys() == state.keys() - {"fc.weight", "fc.bias"}
-    assert all(torch.equal(value, state[key]) for key, value in filled.items())
-
-
-def test_files_without_batch_counters_load(tmp_path, library_file):
-    old = {key: value for key, value in library_file[1].items() if "num_batches" not in key}
-    filled = DETECTORS.build("resnet18", weights=save(tmp_path, old))
-    assert torch.equal(filled.backbone.layer4[1].bn2.bias, old["layer4.1.bn2.bias"])
-
-
-@pytest.mark.parametrize("name", ["meso4", "resnet18"])
-def test_a_detectors_own_state_loads_whole(tmp_path, name):
-    saved = DETECTORS.build(name, size=32)
-    loaded = DETECTORS.build(name, size=32, weights=save(tmp_path, saved.state_dict()))
-    assert all(torch.equal(value, saved.state_dict()[key]) for key, value in loaded.state_dict().items())
-
-
-@pytest.mark.parametrize("name", LIBRARY)
-def test_the_1000_class_layer_is_the_one_that_is_dropped(name):
-    # The library's own network has exactly the backbone's keys and those that `imagenet.head` names.
-    cls = DETECTORS.get(name)
-    import efficientnet_pytorch
-    import pretrainedmodels
-    import torchvision
-
-    with torch.device("meta"):
-        if name == "xception":
-            own = set(pretrainedmodels.xception(pretrained=None).state_dict())
-            published = own | {k.replace("last_linear", "fc") for k in own}
-        elif "efficientnet" in name:
-            published = set(efficientnet_pytorch.EfficientNet.from_name(LIBRARY[name]).state_dict())
-        else:
-            published = set(getattr(torchvision.models, LIBRARY[name])().state_dict())
-    assert published == without_storage(name).backbone.state_dict().keys() | set(cls.imagenet.head)
-    assert set(cls.imagenet.head) | set(cls.imagenet.fresh) <= published
-
-
-class Small(Detector):
-    """A net with a separable convolution like Xception's."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4))
-        self.head = nn.Linear(4, 2)
-
-
-def test_a_pointwise_convolution_may_be_a_matrix(tmp_path):
-    state = Small().backbone.state_dict()
-    small = Small()
-    load_weights(small, save(tmp_path, state | {"0.weight": state["0.weight"].flatten(1)}))
-    assert torch.equal(small.backbone[0].weight, state["0.weight"])
-
-
-def test_wrong_keys_and_shapes_are_named(tmp_path, library_file):
-    state = library_file[1]
-    del state["layer1.0.conv1.weight"]
-    state |= {"layer9.weight": torch.zeros(1), "conv1.weight": torch.zeros(64, 1, 7, 7)}
-    path = save(tmp_path, state)
-    with pytest.raises(RegistryError) as error:
-        DETECTORS.build("resnet18", weights=path)
-    for said in (
-        str(path),
-        "1 missing (layer1.0.conv1.weight)",
-        "1 unexpected (layer9.weight)",
-        "1 of another shape (conv1.weight: (64, 1, 7, 7) in the file, (64, 3, 7, 7) here)",
-    ):
-        assert said in str(error.value)
-
-
-def test_a_file_of_another_network_names_some_of_its_keys(library_file):
-    with pytest.raises(RegistryError, match=r"\d+ missing \(.* and \d+ more\), \d+ unexpected \(.* more\)"):
-        DETECTORS.build("xception", weights=library_file[0])
-
-
-class RunsCode:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path):
-    torch.save({"conv1.weight": RunsCode(tmp_path / "pwned")}, tmp_path / "evil.pth")
-    (tmp_path / "raw.pth").write_bytes(pickle.dumps(RunsCode(tmp_path / "pwned")))
-    for name in ("evil.pth", "raw.pth"):
-        with pytest.raises(RegistryError, match=f"{name} is no plain state_dict"):
-            DETECTORS.build("meso4", weights=tmp_path / name)
-    assert not (tmp_path / "pwned").exists()
-
-
-def test_files_that_are_no_state_dict(tmp_path):
-    (tmp_path / "text.pth").write_text("not a torch file")
-    (tmp_path / "empty.pth").touch()
-    torch.save(DETECTORS.build("meso4").state_dict(), tmp_path / "cut.pth")
-    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:5000])
-    for name in ("text.pth", "empty.pth", "cut.pth"):
-        with pytest.raises(RegistryError, match=f"{name} is no plain state_dict"):
-            DETECTORS.build("meso4", weights=tmp_path / name)
-    with pytest.raises(RegistryError, match=r"missing\.pth does not exist"):
-        DETECTORS.build("meso4", weights=tmp_path / "missing.pth")
-    with pytest.raises(RegistryError, match="does not exist"):
-        DETECTORS.build("meso4", weights=tmp_path)
-    with pytest.raises(RegistryError, match="holds a Tensor"):
-        DETECTORS.build("meso4", weights=save(tmp_path, torch.zeros(3)))
-    with pytest.raises(RegistryError, match="its epoch is no tensor"):
-        DETECTORS.build("meso4", weights=save(tmp_path, {"epoch": 3}))
-
-
-def test_imagenet_takes_the_file_from_torchs_cache(library_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    cached = DETECTORS.get("resnet18").imagenet.file
-    assert cached == tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
-    cached.parent.mkdir(parents=True)
-    library_file[0].rename(cached)
-    filled = DETECTORS.build("resnet18", weights="imagenet")
-    assert torch.equal(filled.backbone.conv1.weight, library_file[1]["conv1.weight"])
-
-
-@pytest.mark.parametrize("name", LIBRARY)
-def test_without_a_network_the_sentence_names_file_and_folder(name, tmp_path, monkeypatch):
-    def offline(*args, **kwargs):
-        raise URLError("Name or service not known")
-
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    url = DETECTORS.get(name).imagenet.url
-    with pytest.raises(RegistryError) as error:
-        without_storage(name, weights="imagenet")
-    said = str(error.value)
-    assert f"put {url.rpartition('/')[2]} from {url} into {tmp_path / 'hub' / 'checkpoints'}" in said
-    assert "or pass weights: PATH" in said
-    assert "Name or service not known" in said
-
-
-def test_a_download_is_checked_against_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    state = Small().backbone.state_dict() | {"fc.weight": torch.zeros(1000, 4)}
-    published = save(tmp_path, state)
-    digest = hashlib.sha256(published.read_bytes()).hexdigest()
-    right, wrong = tmp_path / f"small-{digest[:8]}.pth", tmp_path / "small-00000000.pth"
-    for copy in (right, wrong):
-        copy.write_bytes(published.read_bytes())
-    small = Small()
-    load_weights(small, "imagenet", ImageNet(right.as_uri(), head=("fc.weight",)))
-    assert torch.equal(small.backbone[0].weight, state["0.weight"])
-    with pytest.raises(RegistryError, match="invalid hash value"):
-        load_weights(small, "imagenet", ImageNet(wrong.as_uri(), head=("fc.weight",)))
-    assert not ImageNet(wrong.as_uri(), head=()).file.exists()
 
 
 # ---- under PIM's hooks and exact double backward

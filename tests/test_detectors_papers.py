@@ -18,7 +18,7 @@ from detectors.core import disagreement
 from detectors.f3net import FAD, LFS, dct_matrix
 from detectors.recce import metric_loss, reconstruction_error
 from detectors.spsl import phase_image
-from detectors.srm import FeatureResidual, kernels
+from detectors.srm_parts import FeatureResidual, kernels
 from detectors.ucf import among_equals, contrast, restyle
 from detectors.xception_parts import body
 from optimizers.registry import RegistryError

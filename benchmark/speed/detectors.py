@@ -1,54 +1,46 @@
 """Faces per second of the detectors: `python -m benchmark.speed.detectors xception resnet34 --peer FOLDER`.
 
-Training (forward, backward, Adam) and inference, in fp32 and under bf16 autocast, with the channels first or last in memory,
-compiled or not, on the CPU and on a GPU where there is one; beside the same backbone of DeepfakeBench, if `--peer` names a checkout
-of it. All ways of one detector take turns in every round, so a busy machine is busy for all of them; the median of a way's rounds
-counts.
+Training (the detector's own loss, backward, Adam) and inference, in fp32 and under bf16 autocast, with the channels first or last
+in memory, compiled or not, on the CPU and on a GPU where there is one; beside the same backbone or detector of DeepfakeBench, if
+`--peer` names a checkout of it. All ways of one detector take turns in every round, so a busy machine is busy for all of them.
+Rates are medians over the rounds; a ratio is taken within each round, and given as the geometric mean with its 95 % interval.
+`--csv` adds the rates to a file; docs/detectors_speed.md is made of such a file.
+
+Ours normalise their faces themselves, which counts here; DeepfakeBench's are given normalised ones, as its data loader makes them.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmark.config import ConfigError
-from benchmark.speed.peer_detectors import RIGID, peer_backbones
+from benchmark.provenance import cpu
+from benchmark.speed.peer_detectors import RIGID, peers
+from benchmark.speed.rates import Measured, Way, geometric, write
 from detectors import DETECTORS
+from detectors.base import Batch, Detector
 from optimizers.registry import RegistryError
 
 DEFAULT = ("meso4", "resnet34", "efficientnet_b4", "xception")
+DOMAINS = 4
+"""Forgery methods that the fake faces come from."""
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way of running one detector."""
-
-    who: str
-    training: bool
-    precision: str
-    channels_last: bool
-    compiled: bool
-
-    def __str__(self) -> str:
-        words = ("train" if self.training else "infer", self.precision, "last" if self.channels_last else "first")
-        return f"{self.who:5} {' '.join(f'{w:5}' for w in words)} {'compiled' if self.compiled else 'eager'}"
-
-
-class Logits(nn.Module):
+class Ours(nn.Module):
     """A detector whose forward pass gives its logits alone."""
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
@@ -56,6 +48,10 @@ class Logits(nn.Module):
         """(N, 3, H, W) in [0, 1] -> (N, 2)."""
         logits: Tensor = self.detector(images).logits
         return logits
+
+    def objective(self, batch: Batch) -> Tensor:
+        """The detector's own."""
+        return self.detector.objective(batch)
 
 
 class Runner:
@@ -65,25 +61,38 @@ class Runner:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.device = device
-        self.adam = torch.optim.Adam(self.network.parameters(), lr=1e-4)
-        self.compiled: Callable[[Tensor], Tensor] | None = None
+        # The learning rate is zero, so that all steps do the same. A network that learns its few faces by heart is slowed down by
+        # gradients of less than 1e-38, for which a CPU takes many times as long: SRM to half its rate within twenty steps.
+        self.adam = torch.optim.Adam(self.network.parameters(), lr=0.0)
+        self.calls: dict[tuple[bool, bool], Callable[..., Tensor]] = {
+            (True, False): self.network.objective,
+            (False, False): self.network,
+        }
 
-    def run(self, way: Way, images: Tensor, labels: Tensor) -> None:
+    def run(self, way: Way, batch: Batch) -> None:
         """One step, or one prediction."""
-        call: Callable[[Tensor], Tensor] = self.network
-        if way.compiled:
-            self.compiled = self.compiled or torch.compile(self.network)
-            call = self.compiled
+        if (way.training, way.compiled) not in self.calls:
+            self.calls[way.training, True] = torch.compile(self.calls[way.training, False])
+        call = self.calls[way.training, way.compiled]
         self.network.train(way.training)
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=way.precision == "bf16"):
             if not way.training:
                 with torch.inference_mode():
-                    call(images)
+                    call(batch.images)
                 return
-            loss = F.cross_entropy(call(images), labels)
+            loss = call(batch)
         loss.backward()
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
+
+
+def faces(number: int, size: int, device: str, channels_last: bool) -> Batch:
+    """Noise: as many real as fake faces, those of `DOMAINS` methods, with a second view of each."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    draw = torch.Generator().manual_seed(0)
+    images, views = (torch.rand(number, 3, size, size, generator=draw).contiguous(memory_format=layout) for _ in range(2))
+    index = torch.arange(number)
+    return Batch(images, index % 2, index // 2 % DOMAINS, index, views=views).to(device)
 
 
 def measure(
@@ -95,8 +104,8 @@ def measure(
     rounds: int,
     seconds: float,
     report: Callable[[str], None] = lambda line: None,
-) -> dict[Way, float]:
-    """Median faces per second of every way.
+) -> dict[Way, list[float]]:
+    """Faces per second of every way in every round; none where the peer fails.
 
     Args:
         networks: who -> builds it; every network is built once for each memory layout.
@@ -109,47 +118,62 @@ def measure(
         report: told what is going on.
     """
     built = {(who, last): Runner(networks[who](), device, last) for who, last in {(way.who, way.channels_last) for way in ways}}
-    plain, labels = torch.rand(batch, 3, size, size, device=device), torch.arange(batch, device=device) % 2
-    images = {False: plain, True: plain.contiguous(memory_format=torch.channels_last)}
+    batches = {last: faces(batch, size, device, last) for last in {way.channels_last for way in ways}}
     rates: dict[Way, list[float]] = {way: [] for way in ways}
+    failed: set[Way] = set()
     for number in range(-1, rounds):  # the first turn warms up, and compiles
         for way in ways:
-            runner, faces = built[way.who, way.channels_last], images[way.channels_last]
-            rate = _turn(runner, way, faces, labels, seconds if number >= 0 else 0.0)
+            if way in failed:
+                continue
+            runner, faces_ = built[way.who, way.channels_last], batches[way.channels_last]
+            try:
+                rate = _turn(runner, way, faces_, seconds if number >= 0 else 0.0)
+            except Exception as error:
+                if way.who == "ours":
+                    raise
+                failed.add(way)  # its reshapes may know channels first only, and its UCF cannot be tested in bfloat16
+                report(f"fails: {way}: {str(error).splitlines()[0]}")
+                continue
             if number >= 0:
                 rates[way].append(rate)
             else:
                 report(f"ready: {way}")
-    return {way: statistics.median(found) for way, found in rates.items()}
+    return rates
 
 
-def _turn(runner: Runner, way: Way, images: Tensor, labels: Tensor, seconds: float) -> float:
+def _turn(runner: Runner, way: Way, batch: Batch, seconds: float) -> float:
     """Faces per second."""
     wait = torch.cuda.synchronize if runner.device == "cuda" else lambda: None
     wait()
     began, steps = time.perf_counter(), 0
     while True:
-        runner.run(way, images, labels)
+        runner.run(way, batch)
         steps += 1
         wait()
         if time.perf_counter() - began >= seconds:
-            return steps * len(images) / (time.perf_counter() - began)
+            return steps * len(batch) / (time.perf_counter() - began)
 
 
-def ways_of(who: list[str], compile: bool, precisions: list[str]) -> list[Way]:
-    """Every combination; a way that differs in `who` alone stands next to it."""
+def ways_of(who: list[str], compile: bool, precisions: list[str], plain_peer: bool = False) -> list[Way]:
+    """Every combination; a way that differs in `who` alone stands next to it. The plain peer has its channels first."""
     switches = itertools.product((True, False), precisions, (False, True), (False, True) if compile else (False,))
-    return [Way(name, *switch) for switch in switches for name in who]
+    ways = [Way(name, *switch) for switch in switches for name in who]
+    return [way for way in ways if way.who == "ours" or not plain_peer or not (way.channels_last or way.compiled)]
 
 
-def lines(name: str, rates: dict[Way, float]) -> Iterator[str]:
-    """The table of one detector: faces per second, and ratios to the plain way and to the peer's same way."""
-    yield f"{name}: faces/s | of eager fp32 channels first | of DeepfakeBench's"
-    for way, rate in rates.items():
-        plain = rates[Way("ours", way.training, "fp32", False, False)]
-        peer = rates.get(Way("peer", way.training, way.precision, way.channels_last, way.compiled))
-        beside = f"{rate / peer:6.2f}" if peer and way.who == "ours" else "     –"
-        yield f"  {way!s:36} {rate:9.1f} {rate / plain:6.2f} {beside}"
+def lines(name: str, rates: dict[Way, list[float]]) -> Iterator[str]:
+    """The table of one detector: faces per second, and ratios to the plain way, to the peer's same way and to the peer's plain way
+    of the same precision, which is how its trainer runs it."""
+    yield f"{name}: faces/s | of eager fp32 channels first | of DeepfakeBench's same way | of its plain way"
+    for way, found in rates.items():
+        if not found:
+            yield f"  {way!s:36} fails"
+            continue
+        columns = [str(geometric(found, rates[replace(way, who="ours", precision="fp32", channels_last=False, compiled=False)]))]
+        for theirs in (replace(way, who="peer"), replace(way, who="peer", channels_last=False, compiled=False)):
+            there = way.who == "ours" and rates.get(theirs)
+            columns.append(str(geometric(found, rates[theirs])) if there else "–")
+        yield f"  {way!s:36} {statistics.median(found):9.2f} {' '.join(f'{column:>19}' for column in columns)}"
 
 
 def main() -> None:
@@ -157,6 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("detectors", nargs="*", default=DEFAULT)
     parser.add_argument("--peer", type=Path, help="root of a DeepfakeBench checkout")
+    parser.add_argument(
+        "--plain-peer", action="store_true", help="it with its channels first and eager alone, as its trainer runs it"
+    )
     parser.add_argument("--device", action="append", choices=("cpu", "cuda"), help="default: the CPU, and a GPU if there is one")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="side of the faces in px; default: the detector's own")
@@ -165,7 +192,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--precision", action="append", choices=("fp32", "bf16"), help="default: both")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too: minutes for every large network")
-    parser.add_argument("--json", type=Path, help="write the rates here")
+    parser.add_argument("--csv", type=Path, help="add the rates to this file")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -176,26 +203,32 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    peers = peer_backbones(options.peer) if options.peer else {}
-    found = []
+    if options.batch < 2 or options.batch % 2:
+        raise ConfigError(f"--batch is {options.batch}, but UCF learns from pairs; take an even number of faces")
+    theirs = peers(options.peer) if options.peer else {}
     for device in options.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        title = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        title = torch.cuda.get_device_name() if device == "cuda" else f"{cpu()}, {torch.get_num_threads()} threads"
         print(f"{title}, torch {torch.__version__}, batch {options.batch}")
         for name in options.detectors:
             settings = {} if options.size is None else {"size": options.size}
             size = DETECTORS.build(name, **settings).size
             networks: dict[str, Callable[[], nn.Module]] = {
-                "ours": lambda name=name, settings=settings: Logits(DETECTORS.build(name, **settings))  # type: ignore[misc]
+                "ours": lambda name=name, settings=settings: Ours(DETECTORS.build(name, **settings))  # type: ignore[misc]
             }
-            if name in peers and (size == 256 or name not in RIGID):
-                networks["peer"] = peers[name]
-            ways = ways_of(list(networks), options.compile, options.precision or ["fp32", "bf16"])
-            ways = [way for way in ways if not (way.who == "peer" and way.channels_last and name in RIGID)]
+            if name in theirs and (size == 256 or name not in RIGID):
+                networks["peer"] = lambda name=name, size=size: theirs[name](size)  # type: ignore[misc]
+            ways = ways_of(list(networks), options.compile, options.precision or ["fp32", "bf16"], options.plain_peer)
             rates = measure(networks, ways, size, options.batch, device, options.rounds, options.seconds, _progress)
             print("\n".join(lines(f"{name}, {size} px", rates)), flush=True)
-            found += [{"device": title, "detector": name, "size": size, **asdict(way), "rate": rate} for way, rate in rates.items()]
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            if options.csv:
+                made = date.today().isoformat()
+                write(
+                    options.csv,
+                    [
+                        Measured(name, size, options.batch, way, tuple(found), title, torch.__version__, made)
+                        for way, found in rates.items()
+                    ],
+                )
 
 
 def _progress(line: str) -> None:
