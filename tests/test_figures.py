@@ -69,11 +69,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_figure_is_drawn_and_comes_out_the_same(kept: Path, tmp_path: Path) -> None:
     only = ["heatmap", "ranks", "sensitivity", "conflict"]
-    files, missing = write_figures(GridIndex.read(kept), tmp_path / "one", only)
-    assert missing == {}
-    names = {f.stem for f in files}
+    drawn = write_figures(GridIndex.read(kept), tmp_path / "one", only)
+    assert drawn.missing == {}
+    names = {f.stem for f in drawn.files}
     assert names == {"heatmap", "ranks", "sensitivity-pim-r", "conflict-meso4", "conflict-xception"}
-    again, _ = write_figures(GridIndex.read(kept), tmp_path / "two", ["heatmap", "ranks"])
+    again = write_figures(GridIndex.read(kept), tmp_path / "two", ["heatmap", "ranks"]).files
     assert len(again) == 4
     for file in again:
         assert file.read_bytes() == (tmp_path / "one" / file.name).read_bytes(), file.name
@@ -131,10 +131,10 @@ def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*asked, "--only", "heatmap", "--selection", "top3_per_test"])
     assert done.exit_code == 0, done.output
     assert "wrote 1 figures as PNG and PDF" in done.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["heatmap.pdf", "heatmap.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["figures.json", "heatmap.pdf", "heatmap.png"]
     done = CliRunner().invoke(app, [*asked, "--only", "pie"])
     assert isinstance(done.exception, RecordError)
-    assert "there is no figure 'pie'; there are roc" in str(done.exception)
+    assert "there is no figure 'pie'; there are heatmap" in str(done.exception)
 
 
 def test_no_records_yet(kept: Path, tmp_path: Path) -> None:
