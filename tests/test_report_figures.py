@@ -66,7 +66,6 @@ def test_every_figure_says_what_it_is_of(site: Path, runs: Path) -> None:
     assert 'series: sgd, <b>RoGA</b> & "co"' in text
     assert "ranks: three optimizers" in text
     assert "tsne: `dfgrid figures small --only tsne`" in text
-    assert 'class="photographs"' in text
     assert 'href="figures/small-figures-' in (site / "figures.html").read_text()
 
 

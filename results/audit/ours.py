@@ -28,11 +28,12 @@ NUMBER = re.compile(r"^(?P<mean>\d+\.?\d*)(±(?P<spread>\d+\.?\d*))?( \[(?P<low>
 TIE = 1e-9
 
 
-def audit_grid(index: GridIndex) -> list[Finding]:
+def audit_grid(index: GridIndex, tell: Callable[[str], None] = lambda what: None) -> list[Finding]:
     """Check a grid's records and the tables that lie in its folder.
 
     Args:
         index: read from a folder.
+        tell: called with the id of each cell that has a record, before it is checked.
 
     Raises:
         RecordError: the index has no folder.
@@ -40,7 +41,7 @@ def audit_grid(index: GridIndex) -> list[Finding]:
     if index.folder is None:
         raise RecordError(f"grid '{index.grid.name}' was not read from a folder; there is nothing to audit")
     wanted: list[tuple[str, str, Callable[[Evidence], None]]] = [
-        ("scores", "Every measure in the records follows from the kept scores", partial(_records, index))
+        ("scores", "Every measure in the records follows from the kept scores", partial(_records, index, tell))
     ]
     for name in index.grid.parts:
         part, end = index.part(name), f"-{name}" if name else ""
@@ -53,9 +54,10 @@ def audit_grid(index: GridIndex) -> list[Finding]:
     return findings
 
 
-def _records(index: GridIndex, evidence: Evidence) -> None:
+def _records(index: GridIndex, tell: Callable[[str], None], evidence: Evidence) -> None:
     """Every metric of every evaluation, cell by cell."""
     for cell, record in index.records.items():
+        tell(cell)
         statement = f"{cell}: every measure can be recomputed from its scores"
         try:
             recomputed = recompute(record, _scores(index, cell))

@@ -93,7 +93,7 @@ def file_sum(path: Path) -> str:
 
 
 def digest(part: GridIndex, *more: object) -> str:
-    """SHA-256 over what figures of a grid's part follow from: its records, its cells' files, the code that draws, and `more`.
+    """SHA-256 over what figures (or an audit) of a grid's part follow from: records, files of cells, our code, and `more`.
 
     Args:
         part: read from a folder.
@@ -115,8 +115,8 @@ def picture_digest(part: GridIndex) -> str:
 
 @cache
 def code() -> str:
-    """Of the sources of `results`, and of the libraries that decide how a figure looks."""
+    """Of the sources of `results` but its pages, and of the libraries that decide how a figure looks."""
     room = Path(__file__).parents[1]
-    sources = [f for f in sorted(room.rglob("*.py")) if f.parent in (room, room / "figures")]
+    sources = [f for f in sorted(room.rglob("*.py")) if f.parent in (room, room / "figures", room / "audit")]
     libraries = [f"{name} {version(name)}" for name in ("matplotlib", "numpy", "pandas", "scikit-learn", "scipy")]
     return sha256(b"".join([*(f.read_bytes() for f in sources), *map(str.encode, libraries)])).hexdigest()

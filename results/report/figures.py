@@ -38,7 +38,7 @@ class GridFigures:
     Attributes:
         page: relative to the site's folder.
         selection: by which rule checkpoints were chosen.
-        families: name, title, pictures and whether they are photographs, which no theme may turn dark.
+        families: name, title and pictures of each.
         missing: family -> why there is no figure.
         unchanged: so many figures were not drawn again.
     """
@@ -87,7 +87,7 @@ def figures_of(read: ReadGrid, site: Path, tell: Callable[[str], None]) -> GridF
         pictures = [_picture(e, folder, name) for e in drawn.entries if e.family == family]
         shown.count += len(pictures)
         if pictures:
-            shown.families.append({"name": family, "title": title, "pictures": pictures, "photographs": family == "gradcam"})
+            shown.families.append({"name": family, "title": title, "pictures": pictures})
     return shown
 
 

@@ -16,7 +16,7 @@ from results.files import RecordError
 from results.index import GridIndex, WantedCell
 from results.printed import METRIC_TITLES
 from results.record import METRICS, Level, Record
-from results.report.audits import GridAudit, anchor, audited, counted, unsettled
+from results.report import audits
 from results.report.board import ReadGrid, island, page_name, test_data
 from results.report.curves import training_charts
 from results.report.data import DatasetCheck, StoreShown
@@ -111,10 +111,7 @@ def write_report(
     folder = _prepare(Path(out))
     clear(folder, [g.index.grid.name for g in grids] if figures else [])
     site = Site(folder, faces, no_faces)
-    for number, read in enumerate(grids):
-        progress("audit tables", number, len(grids))
-        site.audit(read)
-    progress("audit tables", len(grids), len(grids))
+    site.audit(grids, progress)
     cells = [(read, cell) for read in grids for cell in _once(read.index.grid.cells)]
     for number, (read, cell) in enumerate(cells):
         site.cell(read, cell)
@@ -154,13 +151,13 @@ class Site:
         self.folder, self.faces, self.no_faces = folder, faces, no_faces
         self.written = Written(folder / "index.html")
         self.known: set[str] = set()
-        self.audits: list[GridAudit] = []
+        self.audits: list[audits.GridAudit] = []
         # Names of grids, labels and test sets are users' words: nothing reaches a page unescaped.
         self.templates = Environment(
             loader=PackageLoader("results.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self.templates.filters["percent"] = lambda v: f"{100 * v:.2f}"
-        self.templates.filters |= {"counted": counted, "unsettled": unsettled, "anchor": anchor}
+        self.templates.filters |= {"counted": audits.counted, "anchor": audits.anchor}
         self.templates.globals |= {"metrics": METRICS, "titles": METRIC_TITLES, "selections": SELECTIONS}
 
     def page(self, template: str, name: str, **context: Any) -> None:
@@ -177,11 +174,21 @@ class Site:
             "index.html", "index.html", data=data, grids=grids, here="index", measured=measured, wanted=wanted, audits=self.audits
         )
 
-    def audit(self, read: ReadGrid) -> None:
-        """Audit a grid; before its cells, whose pages and rows say where their numbers are in doubt."""
-        found = audited(read)
-        self.audits.append(found)
-        self.written.problems |= {(found.grid, cell): why for cell, why in found.doubts.items()}
+    def audit(self, grids: Sequence[ReadGrid], progress: Progress) -> None:
+        """Audit the grids; before their cells, whose pages and rows say where their numbers are in doubt."""
+        kept = audits.Auditor(self.folder)
+        total, done = sum(len(g.index.records) for g in grids), 0
+
+        def tell(_cell: str) -> None:
+            nonlocal done
+            done += 1
+            progress("audit cells", done, total)
+
+        for read in grids:
+            found = kept.audit(read, tell)
+            self.audits.append(found)
+            self.written.problems |= {(found.grid, cell): why for cell, why in found.doubts.items()}
+        kept.save(self.audits)
 
     def figures(self, grids: Sequence[ReadGrid], progress: Progress) -> None:
         """A page of figures a grid, and the list of those pages."""
