@@ -24,7 +24,7 @@ def report(
     layout: Annotated[str, typer.Option(help="Layout of --dataset; auto: find out.")] = "auto",
     compression: Annotated[str, typer.Option(help="Compression of --dataset, where it has several.")] = "c23",
 ) -> None:
-    """A site that opens from disk: leaderboard, a page a cell, the papers' claims audited, the data."""
+    """A site that opens from disk: leaderboard, a page a cell, figures, our tables and the papers' claims audited, the data."""
     from benchmark.report import Faces, dataset_checks, stores_shown
     from results.report import read_grids, write_report
 

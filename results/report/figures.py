@@ -13,7 +13,7 @@ from results.figures import FIGURES, TITLES, Drawn, write_figures
 from results.figures.kept import FILE, Entry, Kept, picture_digest
 from results.index import GridIndex
 from results.report.board import ReadGrid, page_name
-from results.selection import protocol_selection
+from results.selection import common_selection
 
 PICTURES = tuple(name for name in TITLES if name not in FIGURES)
 """Of detectors and faces: a report cannot draw them, and takes those that `dfgrid figures` has drawn."""
@@ -73,7 +73,7 @@ def figures_of(read: ReadGrid, site: Path, tell: Callable[[str], None]) -> GridF
         tell: called with the name of each figure before it is drawn.
     """
     index = read.index
-    selection = protocol_selection(index.records.values())
+    selection = common_selection(index.records.values())
     name = slug(index.grid.name)
     folder = site / "figures" / name
     drawn = write_figures(index, folder, selection=selection, tell=tell, forgive=True)
