@@ -134,4 +134,5 @@ def gradcam(cells: dict[str, Opened], test: str, seed: int = 0) -> Drawing:
     title = f"Grad-CAM of the class fake at {where};\n{first.cell.detector.title}, {test}, seed {first.cell.seed}, last step"
     figure.suptitle(title, fontsize=6.5)
     what = f"Grad-CAM of the class fake, {first.cell.detector.title} on {test}, a column a method, a row an optimizer"
-    return Drawing(f"gradcam-{plain(first.cell.detector.title)}-{plain(test)}", figure, f"{what}; each map scaled by its own largest value; weights of the last step")
+    how = "each map scaled by its own largest value; weights of the last step"
+    return Drawing(f"gradcam-{plain(first.cell.detector.title)}-{plain(test)}", figure, f"{what}; {how}")
