@@ -19,7 +19,7 @@ from results.figures import FIGURES, write_figures
 from results.figures.curves import RATES, mean_roc
 from results.figures.settings import varied
 from results.figures.source import Source
-from results.figures.style import COLOURS, look, styled
+from results.figures.style import COLOURS, ONE_COLUMN, TWO_COLUMNS, legend_below, look, panels, styled
 from results.files import RecordError
 from results.index import GridIndex
 from results.sharpness import ProbedSet, ProbeSettings, Rise, SharpnessReport
@@ -96,6 +96,19 @@ def test_no_letter_is_cut_off_and_panels_do_not_overlap(kept: Path, name: str) -
                 width = min(one.x1, other.x1) - max(one.x0, other.x0)
                 height = min(one.y1, other.y1) - max(one.y0, other.y0)
                 assert width <= 1 or height <= 1, (one, other)
+
+
+@pytest.mark.parametrize("width", [ONE_COLUMN, 5.2, TWO_COLUMNS])
+def test_a_legend_of_long_names_stays_in_its_figure(width: float) -> None:
+    with styled():
+        figure, (axis,) = panels(1, width=width)
+        for number in range(9):
+            axis.plot([0, 1], [0, number], label=f"roga rho=0.0{number} alpha=1e-{number}")
+        legend_below(figure, axis)
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert figure.bbox.containsx(legend.get_window_extent().x0)
+        assert figure.bbox.containsx(legend.get_window_extent().x1)
 
 
 def test_the_roc_is_that_of_the_scores(kept: Path) -> None:

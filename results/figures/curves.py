@@ -126,6 +126,8 @@ def histograms(source: Source) -> Iterator[Drawing]:
                 axis.set_xlabel("score, P(fake)")
             figure.supylabel("share of the method's frames in %", fontsize=7)
             legend_below(figure, axes[0], 6)
-            figure.suptitle(f"{detector}, {test.name} ({test.role}); checkpoint: {source.selection.label}", fontsize=7)
+            seeds = len(source.index.grid.seeds)
+            title = f"{detector}, {test.name} ({test.role}); checkpoint: {source.selection.label}"
+            figure.suptitle(title + (f"; {seeds} seeds together" if seeds > 1 else "; one seed"), fontsize=7)
             what = f"Scores of {detector} on {test.name} ({test.role}) by method, frames of all seeds together"
             yield Drawing(f"histogram-{plain(detector)}-{plain(test.name)}", figure, source.caption(what))

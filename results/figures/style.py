@@ -98,10 +98,13 @@ def panels(count: int, width: float = TWO_COLUMNS, height: float = 2.4, across: 
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 5) -> None:
-    """One legend for all panels, beneath them."""
+    """One legend for all panels, beneath them, in as many columns as its words leave room for, `columns` at most."""
     handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), handlelength=3.2)
+    for count in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=count, handlelength=3.2)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def save(drawing: Drawing, folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from results.figures.source import Source
 from results.figures.style import Drawing, legend_below, look, panels, plain
@@ -34,6 +35,7 @@ def training(source: Source) -> Iterator[Drawing]:
             for axis in axes[-3:]:  # the lowest of each column
                 axis.tick_params(labelbottom=True)
                 axis.set_xlabel("epoch")
+                axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             figure.supylabel("frame AUC in %", fontsize=7)
             legend_below(figure, axes[0], 4)
             figure.suptitle(f"{detector}, seed {seed}; marks: what each rule picks", fontsize=7)
@@ -76,7 +78,8 @@ def _losses(source: Source, detector: str) -> Iterator[Drawing]:
             axis.plot(x, [np.mean(found[e]) for e in x], **look(at), label=optimizer)
     if not axis.lines:
         return
-    axis.set(xlabel="epoch", ylabel="training loss in nats", ylim=(0, None))
+    axis.set(xlabel="epoch", ylabel="training loss in nats")
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend_below(figure, axis, 3)
     figure.suptitle(f"{detector}; {source.seeds()}", fontsize=7)
     what = f"Training loss of {detector}, mean over seeds"
