@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from report_material import grid, many, write_grid
 
-from results.report import Site, read_grids, write_report
+from results.report import Site, StoreShown, read_grids, write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,7 +56,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     crossed = [{"name": "CDFv2", "store": "stores/b", "role": "cross-dataset"}]
     write_grid(runs, grid(), leave_out=1)
     write_grid(runs, grid(name="whole", train=four, tests=crossed, seeds=[0], protocol={"epochs": 3, "batch_size": 24}))
-    return write_report(read_grids(runs), runs / "site").index
+    long = StoreShown("stores/a", {"a" * 64: 3}, fingerprint="a" * 64, settings=f"frames 8, detector.predictor_sha256 {'f' * 64}")
+    return write_report(read_grids(runs), runs / "site", stores=[long]).index
 
 
 def rows(page: Any, column: int, body: str = "measured") -> list[str]:
