@@ -34,7 +34,7 @@ class Entry(Strict):
         sums: ending -> SHA-256 of the file.
     """
 
-    name: str
+    name: str = Field(pattern=r"^[^/\\\0]+$")
     family: str
     part: str = ""
     caption: str
@@ -78,11 +78,9 @@ class Kept(Strict):
         """With new families written over old ones of the same keys; files that no family holds any more are deleted."""
         now = self.model_copy(update={"families": {**self.families, **families}})
         names = {f.name for family in now.families.values() for f in family.figures}
-        for entry in (f for family in self.families.values() for f in family.figures):
-            # A name with a slash in it was not written by us.
-            if entry.name not in names and Path(entry.name).name == entry.name:
-                for ending in ENDINGS:
-                    (folder / f"{entry.name}.{ending}").unlink(missing_ok=True)
+        gone = {f.name for family in self.families.values() for f in family.figures} - names
+        for file in (f"{name}.{ending}" for name in gone for ending in ENDINGS):
+            (folder / file).unlink(missing_ok=True)
         write_atomically(folder / FILE, dump(now))
         return now
 
