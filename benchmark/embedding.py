@@ -85,4 +85,5 @@ def embedding(cells: dict[str, Opened], test: str, kind: Kind, seed: int = 0, co
     legend_below(figure, axes[0], 5)
     title = f"{TITLES[kind]} of the features of {len(positions)} faces;\n{first.cell.detector.title}, {test}, last step"
     figure.suptitle(f"{title}, seed {first.cell.seed}", fontsize=6.5)
-    return Drawing(f"{kind}-{plain(first.cell.detector.title)}-{plain(test)}", figure)
+    what = f"{TITLES[kind]} of {first.cell.detector.title}'s features of {len(positions)} faces of {test}, a panel an optimizer"
+    return Drawing(f"{kind}-{plain(first.cell.detector.title)}-{plain(test)}", figure, f"{what}; weights of the last step")

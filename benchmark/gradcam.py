@@ -133,4 +133,6 @@ def gradcam(cells: dict[str, Opened], test: str, seed: int = 0) -> Drawing:
     where = last_map(first.restored.detector)[0]
     title = f"Grad-CAM of the class fake at {where};\n{first.cell.detector.title}, {test}, seed {first.cell.seed}, last step"
     figure.suptitle(title, fontsize=6.5)
-    return Drawing(f"gradcam-{plain(first.cell.detector.title)}-{plain(test)}", figure)
+    what = f"Grad-CAM of the class fake, {first.cell.detector.title} on {test}, a column a method, a row an optimizer"
+    how = "each map scaled by its own largest value; weights of the last step"
+    return Drawing(f"gradcam-{plain(first.cell.detector.title)}-{plain(test)}", figure, f"{what}; {how}")

@@ -10,7 +10,10 @@ from benchmark.config import ConfigError
 from benchmark.embedding import Kind, embedding
 from benchmark.gradcam import gradcam
 from benchmark.opened import Opened, open_trained
-from results.figures.style import Drawing, plain, save, styled
+from results.figures import Drawn, draw
+from results.figures.kept import Entry, Family, Kept, picture_digest
+from results.figures.source import Source
+from results.figures.style import Drawing
 from results.index import GridIndex
 
 PICTURES = ("gradcam", "tsne", "umap")
@@ -25,7 +28,7 @@ def write_pictures(
     device: str = "cpu",
     seed: int = 0,
     tell: Callable[[str], None] = lambda name: None,
-) -> list[Path]:
+) -> Drawn:
     """Draw them for every backbone and test set: NAME.png and NAME.pdf each.
 
     Args:
@@ -39,33 +42,38 @@ def write_pictures(
         tell: called with a figure's name before it is drawn.
 
     Returns:
-        The files.
+        What was drawn; these figures are always drawn anew, since faces and weights are not hashed.
 
     Raises:
         ConfigError: an optimizer that the grid has not, or no finished cell; what is missing.
     """
-    files: list[Path] = []
+    drawn = Drawn()
+    kept = Kept.read(out_dir)
     for name in index.grid.parts:
         part = index.part(name)
         names = list(optimizers or dict.fromkeys((part.grid.optimizers[0], part.grid.optimizers[-1])))
         for wanted in names:
             if wanted not in part.grid.optimizers:
                 raise ConfigError(f"grid '{part.grid.name}' has no optimizer '{wanted}'; it has {', '.join(part.grid.optimizers)}")
-        for drawing in _drawings(part, names, data, only, device, seed):
-            named = drawing._replace(name=f"{plain(name)}-{drawing.name}" if name else drawing.name)
-            tell(named.name)
-            out_dir.mkdir(parents=True, exist_ok=True)
-            files += save(named, out_dir)
-    return files
+        out_dir.mkdir(parents=True, exist_ok=True)
+        found: dict[str, list[Entry]] = {kind: [] for kind in only}
+        for detector in part.grid.detectors:
+            cells = _open(part, detector, names, data, device)
+            for kind in only:
+                found[kind] += draw(_drawings(part, cells, kind, seed), kind, name, out_dir, tell)
+        drawn_from = picture_digest(part)
+        families = {f"{name}/{kind}": Family(drawn_from=drawn_from, figures=tuple(of)) for kind, of in found.items()}
+        kept = kept.replaced(out_dir, families)
+        drawn.entries += [entry for of in found.values() for entry in of]
+    drawn.files += [out_dir / f"{f.name}.{ending}" for f in drawn.entries for ending in f.sums]
+    return drawn
 
 
-def _drawings(part: GridIndex, names: Sequence[str], data: Path, only: Sequence[str], device: str, seed: int) -> Iterator[Drawing]:
-    for detector in part.grid.detectors:
-        cells = _open(part, detector, names, data, device)
-        for test in next(iter(cells.values())).tests:
-            with styled():
-                for kind in only:
-                    yield gradcam(cells, test, seed) if kind == "gradcam" else embedding(cells, test, cast(Kind, kind), seed)
+def _drawings(part: GridIndex, cells: dict[str, Opened], kind: str, seed: int) -> Iterator[Drawing]:
+    source = Source(part)
+    for test in next(iter(cells.values())).tests:
+        drawing = gradcam(cells, test, seed) if kind == "gradcam" else embedding(cells, test, cast(Kind, kind), seed)
+        yield drawing._replace(caption=source.caption(drawing.caption, checkpoint=False, seeds=part.grid.seeds[:1]))
 
 
 def _open(part: GridIndex, detector: str, names: Sequence[str], data: Path, device: str) -> dict[str, Opened]:

@@ -8,21 +8,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from benchmark.config import NAME, ConfigError
 from benchmark.recorded import cell_of
-from benchmark.verify import check_measures
+from benchmark.share_readme import readme
+from benchmark.verify import check_diagnostics, check_measures
 from results.archive import CELL_FILES, check_suffix, pack, unpack
+from results.diagnostics import FILE as DIAGNOSTICS
 from results.files import RecordError, read_model, write_atomically
 from results.index import GridFile, GridIndex, WantedCell
-from results.record import METRICS, Level, Record
+from results.record import METRICS, Record
 from results.scores import check_scores, load_scores
-from results.selection import selection_named
+from results.selection import common_selection
 from results.tables import write_tables
-from results.trail import trail
 
 Progress = Callable[[int, int], None]
 
@@ -54,14 +55,15 @@ def export_grid(folder: Path, out: Path, progress: Progress = lambda done, total
         raise RecordError(f"no cell of grid '{name}' has a record yet; run `dfgrid grid run {name}`")
     files = {"grid.json": (folder / "grid.json").read_bytes()}
     for number, (id_, record) in enumerate(index.records.items()):
-        _check_claims(record, load_scores(folder / id_ / "scores.parquet"))
+        _check_claims(record, load_scores(folder / id_ / "scores.parquet"), folder / id_ / DIAGNOSTICS)
         files |= {f"{id_}/{file}": (folder / id_ / file).read_bytes() for file in CELL_FILES if (folder / id_ / file).is_file()}
         progress(number + 1, len(index.records))
     same_stores(index.records.values())
+    selection = common_selection(index.records.values())
     with TemporaryDirectory() as scratch:
-        for table in write_tables(index, scratch):
+        for table in write_tables(index, scratch, selection):
             files[f"tables/{table.name}"] = table.read_bytes()
-    files["README.md"] = _readme(index).encode()
+    files["README.md"] = readme(index, selection).encode()
     pack(out, name, files)
     return len(index.records)
 
@@ -81,46 +83,6 @@ def same_stores(records: Iterable[Record]) -> None:
                     f"store {store} has the fingerprint {known[:12]} in cell {cell} and {fingerprint[:12]} in cell {record.cell}; "
                     "cells on different faces are not compared: put them into different grids, or run one of them again"
                 )
-
-
-def _readme(index: GridIndex) -> str:
-    rule = selection_named("source_val")
-    levels: tuple[Level, ...] = get_args(Level)
-    tests = {(t.name, level) for t in index.grid.tests for level in levels}
-    wanted = len({c.id for c in index.grid.cells})
-    lines = [
-        f"# Results of the grid {index.grid.name}",
-        "",
-        f"{index.grid.title or index.grid.name}: records, scores and tables of {len(index.records)} of {wanted} cells,",
-        "made by `dfgrid` (deepfake-grid). No faces, weights, host names or paths are in it.",
-        "",
-        "- `grid.json`: what the grid wanted. `CELL/record.json`: settings, measures and provenance of a cell.",
-        "- `CELL/scores.parquet`: the score of every face at every evaluation, from which every measure can be computed again.",
-        "- `CELL/diagnostics.parquet`: gradients and sharpness on the way, where the run looked.",
-        "- `tables/`: the tables under the rule source_val, as printed and tidy.",
-        "- `SHA256SUMS`: of every file.",
-        "",
-        "## Verify",
-        "",
-        "```",
-        "sha256sum --check SHA256SUMS           # the files are those that were packed",
-        "dfgrid import-results ARCHIVE          # recomputes every measure from the scores and every cell's id from its settings",
-        "```",
-        "",
-        "## Protocol, data, code",
-        "",
-        *(f"- {sentence}" for sentence in trail(index, rule, tests, {"auc"})[1:]),
-    ]
-    stores = {n: f for r in index.records.values() for n, f in r.provenance.stores.items()}
-    codes = sorted({r.provenance.code for r in index.records.values()})
-    lines += [
-        "",
-        "Whole fingerprints:",
-        "",
-        *(f"- store `{n}`: `{f}`" for n, f in sorted(stores.items())),
-        *(f"- code: `{c}`" for c in codes),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 @dataclass
@@ -171,7 +133,7 @@ def _receive(archive: Path) -> _Received:
             if id_ not in wanted:
                 raise RecordError(f"{archive}: {id_} is no cell of its grid.json")
             record: Record = _read(archive, Record, files, f"{id_}/record.json", "record", Path(scratch))
-            records[id_] = _checked(archive, record, wanted[id_], files)
+            records[id_] = _checked(archive, record, wanted[id_], files, Path(scratch))
     unknown = [p for p in files if "/" in p and p.split("/")[0] in records and p.split("/", 1)[1] not in CELL_FILES]
     if unknown:
         raise RecordError(f"{archive}: {unknown[0]} is no file of a cell")
@@ -197,7 +159,7 @@ def _within(archive: Path, check: Callable[[], object]) -> None:
         raise RecordError(f"{archive}: {error}") from error
 
 
-def _checked(archive: Path, record: Record, wanted: WantedCell, files: Mapping[str, bytes]) -> Record:
+def _checked(archive: Path, record: Record, wanted: WantedCell, files: Mapping[str, bytes], scratch: Path) -> Record:
     """The record, if it is the cell that grid.json wants, its id follows from its settings, and its measures from its scores."""
     path = f"{wanted.id}/scores.parquet"
     claims = (record.cell, record.detector.title, record.optimizer.title, record.seed)
@@ -210,16 +172,21 @@ def _checked(archive: Path, record: Record, wanted: WantedCell, files: Mapping[s
     except (OSError, ValueError) as error:
         raise RecordError(f"{archive}: {path} is no parquet file ({str(error).splitlines()[0]})") from error
 
+    seen = scratch / DIAGNOSTICS
+    seen.unlink(missing_ok=True)
+    if f"{wanted.id}/{DIAGNOSTICS}" in files:
+        seen.write_bytes(files[f"{wanted.id}/{DIAGNOSTICS}"])
+
     def check() -> None:
         check_scores(scores, path)
-        _check_claims(record, scores)
+        _check_claims(record, scores, seen)
 
     _within(archive, check)
     return record
 
 
-def _check_claims(record: Record, scores: pd.DataFrame) -> None:
-    """Refuse a record whose settings do not give its id, or whose measures its scores do not give.
+def _check_claims(record: Record, scores: pd.DataFrame, diagnostics: Path) -> None:
+    """Refuse a record whose settings do not give its id, or whose numbers its scores and diagnostics do not give.
 
     Raises:
         RecordError: the first thing that does not fit.
@@ -232,7 +199,7 @@ def _check_claims(record: Record, scores: pd.DataFrame) -> None:
         raise RecordError(
             f"cell {record.cell}: the settings in its record are those of cell {given}, not those that it was run with"
         )
-    for sentence in check_measures(record, scores, ANOTHER_MACHINE):
+    for sentence in (*check_measures(record, scores, ANOTHER_MACHINE), *check_diagnostics(record, diagnostics)):
         raise RecordError(f"cell {record.cell}: {sentence}")
 
 

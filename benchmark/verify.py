@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from benchmark.config import Cell, ConfigError
 from benchmark.effect import protocol_of, remeasure
 from benchmark.reading import read_yaml
 from benchmark.recorded import cell_of
+from results.diagnostics import FILE as DIAGNOSTICS
+from results.diagnostics import load_diagnostics, ranges
 from results.files import RecordError, read_model
 from results.index import GridFile
-from results.record import METRICS, Measure, Record
+from results.record import METRICS, DiagnosticRange, Measure, Record
 from results.scores import load_scores
 
 TOLERANCE = 1e-12
@@ -60,11 +63,34 @@ def verify(runs: Path) -> Verified:
             findings.append(Finding(path, str(error)))
             continue
         wrong = [*check_cell(record, path.parent), *check_measures(record, scores)]
+        wrong += check_diagnostics(record, path.parent / DIAGNOSTICS)
         findings += [Finding(path, sentence) for sentence in wrong]
         numbers += len(record.measures) * len(METRICS)
     for folder in sorted({path.parent.parent for path in paths if (path.parent.parent / "grid.json").exists()}):
         findings += check_grid(folder)
     return Verified(len(paths), numbers, tuple(findings))
+
+
+def check_diagnostics(record: Record, path: Path) -> Iterator[str]:
+    """Sentences about what the record tells of its diagnostics and the file does not give; a missing file says nothing."""
+    if not path.is_file():
+        return
+    try:
+        made = {(r.name, r.domain, r.other): r for r in ranges(load_diagnostics(path))}
+    except RecordError as error:
+        yield str(error).replace(f"{path.parent}/", "")
+        return
+    claimed = {(r.name, r.domain, r.other): r for r in (record.diagnostics.ranges if record.diagnostics else ())}
+    for key in dict.fromkeys((*claimed, *made)):
+        if key not in claimed or key not in made or not _same_range(claimed[key], made[key]):
+            yield f"{path.name} does not give what the record tells of {' '.join(filter(None, key))}"
+
+
+def _same_range(one: DiagnosticRange, other: DiagnosticRange) -> bool:
+    for a, b in zip(one.model_dump().values(), other.model_dump().values(), strict=True):
+        if a != b and not (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-9)):
+            return False
+    return True
 
 
 def check_measures(record: Record, scores: pd.DataFrame, tolerance: float = TOLERANCE) -> Iterator[str]:

@@ -204,6 +204,14 @@ def protocol_selection(records: Iterable[Record]) -> str:
     return asked[0]
 
 
+def common_selection(records: Iterable[Record]) -> str:
+    """`protocol_selection`, for what shows all of a grid and cannot ask: `source_val` where the records ask for different ones."""
+    try:
+        return protocol_selection(records)
+    except RecordError:
+        return "source_val"
+
+
 def selection_named(name: str) -> Selection:
     """The rule called `name`.
 

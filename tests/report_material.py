@@ -61,16 +61,16 @@ def hash_of(text: str) -> int:
 _MEASURED: dict[str, list[Measure]] = {}
 
 
-def measured(scores: pd.DataFrame) -> list[Measure]:
+def measured(scores: pd.DataFrame, protocol: Protocol) -> list[Measure]:
     """The measures of some scores, computed once."""
-    key = sha256(scores.to_csv(index=False).encode()).hexdigest()
+    key = sha256(f"{scores.to_csv(index=False)}{protocol}".encode()).hexdigest()
     if key not in _MEASURED:
         found = []
         for (step, test), rows in scores.groupby(["step", "test"], sort=False):
             first = rows.iloc[0]
             missing = pd.DataFrame([], columns=["dataset", "method", "video", "label"])
             of = ScoredSet(str(test), first["split"], first["role"], missing)
-            found += measures(rows, of, float(first["epoch"]), int(step), Protocol(epochs=2, batch_size=24))
+            found += measures(rows, of, float(first["epoch"]), int(step), protocol)
         _MEASURED[key] = found
     return _MEASURED[key]
 
@@ -92,7 +92,7 @@ def record_of(cell: Cell, scores: pd.DataFrame, **more: Any) -> Record:
         "data": {"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
         "parameters": 28000,
         "steps": 20,
-        "measures": tuple(measured(scores)),
+        "measures": tuple(measured(scores, cell.protocol)),
         "losses": ((10, 0.7), (20, 0.6)),
         "warnings": ("<i>mind</i> the gap",),
         "provenance": provenance(stores=FINGERPRINTS),

@@ -19,7 +19,7 @@ from results.figures import FIGURES, write_figures
 from results.figures.curves import RATES, mean_roc
 from results.figures.settings import varied
 from results.figures.source import Source
-from results.figures.style import COLOURS, look, styled
+from results.figures.style import COLOURS, ONE_COLUMN, TWO_COLUMNS, legend_below, look, panels, styled
 from results.files import RecordError
 from results.index import GridIndex
 from results.sharpness import ProbedSet, ProbeSettings, Rise, SharpnessReport
@@ -69,11 +69,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_figure_is_drawn_and_comes_out_the_same(kept: Path, tmp_path: Path) -> None:
     only = ["heatmap", "ranks", "sensitivity", "conflict"]
-    files, missing = write_figures(GridIndex.read(kept), tmp_path / "one", only)
-    assert missing == {}
-    names = {f.stem for f in files}
+    drawn = write_figures(GridIndex.read(kept), tmp_path / "one", only)
+    assert drawn.missing == {}
+    names = {f.stem for f in drawn.files}
     assert names == {"heatmap", "ranks", "sensitivity-pim-r", "conflict-meso4", "conflict-xception"}
-    again, _ = write_figures(GridIndex.read(kept), tmp_path / "two", ["heatmap", "ranks"])
+    again = write_figures(GridIndex.read(kept), tmp_path / "two", ["heatmap", "ranks"]).files
     assert len(again) == 4
     for file in again:
         assert file.read_bytes() == (tmp_path / "one" / file.name).read_bytes(), file.name
@@ -96,6 +96,19 @@ def test_no_letter_is_cut_off_and_panels_do_not_overlap(kept: Path, name: str) -
                 width = min(one.x1, other.x1) - max(one.x0, other.x0)
                 height = min(one.y1, other.y1) - max(one.y0, other.y0)
                 assert width <= 1 or height <= 1, (one, other)
+
+
+@pytest.mark.parametrize("width", [ONE_COLUMN, 5.2, TWO_COLUMNS])
+def test_a_legend_of_long_names_stays_in_its_figure(width: float) -> None:
+    with styled():
+        figure, (axis,) = panels(1, width=width)
+        for number in range(9):
+            axis.plot([0, 1], [0, number], label=f"roga rho=0.0{number} alpha=1e-{number}")
+        legend_below(figure, axis)
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert figure.bbox.containsx(legend.get_window_extent().x0)
+        assert figure.bbox.containsx(legend.get_window_extent().x1)
 
 
 def test_the_roc_is_that_of_the_scores(kept: Path) -> None:
@@ -131,10 +144,10 @@ def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*asked, "--only", "heatmap", "--selection", "top3_per_test"])
     assert done.exit_code == 0, done.output
     assert "wrote 1 figures as PNG and PDF" in done.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["heatmap.pdf", "heatmap.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["figures.json", "heatmap.pdf", "heatmap.png"]
     done = CliRunner().invoke(app, [*asked, "--only", "pie"])
     assert isinstance(done.exception, RecordError)
-    assert "there is no figure 'pie'; there are roc" in str(done.exception)
+    assert "there is no figure 'pie'; there are heatmap" in str(done.exception)
 
 
 def test_no_records_yet(kept: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from report_material import grid, many, write_grid
 
-from results.report import Site, read_grids, write_report
+from results.report import Site, StoreShown, read_grids, write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,7 +56,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     crossed = [{"name": "CDFv2", "store": "stores/b", "role": "cross-dataset"}]
     write_grid(runs, grid(), leave_out=1)
     write_grid(runs, grid(name="whole", train=four, tests=crossed, seeds=[0], protocol={"epochs": 3, "batch_size": 24}))
-    return write_report(read_grids(runs), runs / "site").index
+    long = StoreShown("stores/a", {"a" * 64: 3}, fingerprint="a" * 64, settings=f"frames 8, detector.predictor_sha256 {'f' * 64}")
+    return write_report(read_grids(runs), runs / "site", stores=[long]).index
 
 
 def rows(page: Any, column: int, body: str = "measured") -> list[str]:
@@ -130,7 +131,7 @@ def test_a_cell_opens_and_leads_back(opened, site):
     assert page.evaluate("document.activeElement.className") == "skip"
     page.get_by_role("link", name="Audit").click()
     page.wait_for_url("**/audit.html")
-    assert page.locator("section.claim").count() == 20
+    assert page.locator("section.claim").count() == 20 + 2 * 4  # of the papers; of two grids
     page.get_by_role("link", name="Leaderboard").click()
     page.wait_for_url("**/index.html")
     assert len(rows(page, 1)) == 2
@@ -151,9 +152,29 @@ def test_both_themes_and_the_button(opened, site):
     assert page.evaluate(paper) == dark
 
 
+def test_figures_are_there_in_both_themes_and_lead_to_their_files(opened, site):
+    paper = "getComputedStyle(document.querySelector('.pictures img')).backgroundColor"
+    for scheme in ("light", "dark"):
+        page = opened(site, scheme=scheme)
+        page.get_by_role("link", name="Figures").click()
+        page.wait_for_url("**/figures.html")
+        page.get_by_role("link", name="small", exact=True).click()
+        page.wait_for_url("**/figures/small-*.html")
+        pictures = page.locator(".pictures img")
+        assert pictures.count() >= 10
+        for at in range(pictures.count()):
+            pictures.nth(at).scroll_into_view_if_needed()
+            page.wait_for_function("(image) => image.complete && image.naturalWidth > 300", arg=pictures.nth(at).element_handle())
+        assert page.evaluate(paper) == "rgb(255, 255, 255)"  # what their colours are chosen for
+        assert all("seed" in text for text in page.locator(".pictures figcaption").all_inner_texts())
+        page.get_by_role("link", name="Leaderboard").click()
+        page.wait_for_url("**/index.html")
+
+
 def test_nothing_but_tables_scrolls_sideways_on_a_phone(opened, site):
     page = opened(site, width=360)
-    for place in ("index.html", "audit.html", "data.html", island_page(page)):
+    (figures,) = site.parent.glob("figures/small-figures-*.html")
+    for place in ("index.html", "figures.html", f"figures/{figures.name}", "audit.html", "data.html", island_page(page)):
         page.goto((site.parent / place).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, place
     assert page.locator(".scroll").first.get_attribute("tabindex") == "0"
@@ -165,7 +186,7 @@ def island_page(page: Any) -> str:
 
 def test_a_thousand_cells_are_there_in_two_seconds(opened, tmp_path):
     folder = tmp_path / "site"
-    write_report(read_grids(write_grid(tmp_path / "runs", grid(seeds=[0]))), folder)
+    write_report(read_grids(write_grid(tmp_path / "runs", grid(seeds=[0]))), folder, figures=False)
     Site(folder, None, "").leaderboard([many(1000)])
     page = opened(folder / "index.html", hash_="#rows=seed")
     assert page.locator("#measured tr").count() == 1000

@@ -110,3 +110,20 @@ def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     assert page.read_text().startswith("# Audit: demo, recomputed")
     done = CliRunner().invoke(app, ["audit", "nothing", "--runs", str(kept.parent)])
     assert "or the name of a grid below --runs" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "message"),
+    [
+        ("table.md", None, "best", "table.md cannot be read; run `dfgrid table demo` again"),
+        ("table.md", "| a |\n", "best", "table.md has other rows or columns than the CSV file"),
+        ("table.csv", "", "digits", "table.csv is no table of ours; run `dfgrid table demo` again"),
+        ("table.csv", "a,b\n1,2\n", "digits", "table.csv is no table of ours"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_undecidable(grid: Path, name: str, content: str | None, kind: str, message: str) -> None:
+    path = grid / "tables" / name
+    path.unlink() if content is None else path.write_text(content)
+    found = {f.claim.id: f for f in audit_grid(GridIndex.read(grid))}[f"demo-{kind}"]
+    assert found.verdict == "undecidable"
+    assert message in found.checks[0].found

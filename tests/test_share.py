@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import zipfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,10 +17,12 @@ from results_grids import provenance
 
 from benchmark.cli import main
 from benchmark.share import export_grid, import_archives
-from benchmark.verify import check_measures
+from benchmark.verify import check_measures, verify
 from results.archive import SUMS, pack, unpack
+from results.diagnostics import Row, ranges, table
 from results.files import RecordError
 from results.index import GridIndex
+from results.record import Diagnostics
 
 CELLS = grid().cells()
 
@@ -179,70 +180,6 @@ def test_stores_that_changed_between_archives_are_refused(archive, tmp_path):
         import_archives([archive, tmp_path / "t.zip"], tmp_path / "runs")
 
 
-def raw_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for member, content in members:
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "small/../../evil", "small\\..\\evil", "C:/evil", "evil"])
-@pytest.mark.parametrize("ending", ["tar.gz", "zip"])
-def test_a_path_out_of_the_folder_is_refused(tmp_path, name, ending):
-    path = tmp_path / f"evil.{ending}"
-    if ending == "zip":
-        with zipfile.ZipFile(path, "w") as packed:
-            packed.writestr(name, b"x")
-    else:
-        raw_tar(path, (tarfile.TarInfo(name), b"x"))
-    with pytest.raises(RecordError, match="leads out of its folder"):
-        unpack(path)
-
-
-def test_links_damage_and_size_are_refused(archive, tmp_path, monkeypatch):
-    link = tarfile.TarInfo("small/link")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with pytest.raises(RecordError, match="no plain file"):
-        unpack(raw_tar(tmp_path / "link.tar.gz", (link, b"")))
-    with zipfile.ZipFile(tmp_path / "link.zip", "w") as packed:
-        entry = zipfile.ZipInfo("small/link")
-        entry.create_system, entry.external_attr = 3, 0o120777 << 16
-        packed.writestr(entry, "/etc/passwd")
-    with pytest.raises(RecordError, match="no plain file"):
-        unpack(tmp_path / "link.zip")
-    whole = archive.read_bytes()
-    for number, content in enumerate((whole[: len(whole) // 2], b"", b"hello", whole[:200] + b"\0\0\0\0" + whole[204:])):
-        broken = tmp_path / f"broken{number}.tar.gz"
-        broken.write_bytes(content)
-        with pytest.raises(RecordError, match=r"cannot be read as an archive|no archive of|checksum"):
-            unpack(broken)
-    with pytest.raises(RecordError, match="must end in"):
-        unpack(tmp_path / "x.rar")
-    with pytest.raises(RecordError, match="does not exist"):
-        unpack(tmp_path / "x.zip")
-    with pytest.raises(RecordError, match="no archive of `dfgrid export`"):
-        unpack(raw_tar(tmp_path / "other.tar.gz", (tarfile.TarInfo("small/a"), b"x")))
-    twice = raw_tar(tmp_path / "twice.tar.gz", (tarfile.TarInfo("small/a"), b"x"), (tarfile.TarInfo("small/a"), b"y"))
-    with pytest.raises(RecordError, match="twice"):
-        unpack(twice)
-    monkeypatch.setattr("results.archive.LARGEST", 100)
-    with pytest.raises(RecordError, match="larger than an archive of results can be"):
-        unpack(archive)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"), [("changed", "not what its checksum"), ("listed", "not there"), ("more", "is not listed")]
-)
-def test_checksums_are_checked(tmp_path, kind, message):
-    sums = f"{sha256(b'x').hexdigest()}  a\n" + (f"{'0' * 64}  b\n" if kind == "listed" else "")
-    members = [("small/a", b"y" if kind == "changed" else b"x"), (f"small/{SUMS}", sums.encode())]
-    members += [("small/c", b"z")] * (kind == "more")
-    path = raw_tar(tmp_path / "a.tar.gz", *((tarfile.TarInfo(name), content) for name, content in members))
-    with pytest.raises(RecordError, match=message):
-        unpack(path)
-
-
 def test_what_is_not_true_is_not_exported(tmp_path):
     folder = write_grid(tmp_path, grid(), leave_out=4)
     out = tmp_path / "x.tar.gz"
@@ -271,6 +208,40 @@ def test_a_set_of_one_class_is_checked_as_undefined():
     shorter = record.model_copy(update={"measures": record.measures[:-1]})
     assert "but no measure per" in next(check_measures(shorter, scores))
     assert next(check_measures(record, scores[scores["test"] != "val"])).endswith("but no scores")
+
+
+def seen(rows) -> dict:
+    """A record's field `diagnostics` that sums up these rows."""
+    return {"diagnostics": Diagnostics(schedule="all", looks=2, passes=2.0, share=0.01, radii=(0.05,), ranges=ranges(rows))}
+
+
+def test_diagnostics_must_be_those_that_the_record_sums_up(tmp_path):
+    rows = table([Row(1, "gradient_norm", "", "", 0.5), Row(2, "gradient_norm", "", "", float("nan"))])
+    folder = write_grid(tmp_path, grid(), leave_out=4)
+    write_cell(folder, CELLS[0], **seen(rows))
+    kept = folder / CELLS[0].id / "diagnostics.parquet"
+    rows.to_parquet(kept, index=False)
+    export_grid(folder, tmp_path / "a.zip")
+    (merged,) = import_archives([tmp_path / "a.zip"], tmp_path / "there")
+    assert (merged.folder / CELLS[0].id / kept.name).read_bytes() == kept.read_bytes()
+    other = parquet(table([Row(1, "gradient_norm", "", "", 0.4), Row(2, "gradient_norm", "", "", float("nan"))]))
+    for content, message in ((other, "does not give what the record tells of gradient_norm"), (b"junk", "is no parquet file")):
+        bad = repacked(tmp_path / "a.zip", tmp_path / "bad.zip", **{f"{CELLS[0].id}/{kept.name}": content})
+        with pytest.raises(RecordError, match=message) as error:
+            import_archives([bad], tmp_path / "other")
+        assert "/tmp" not in str(error.value).replace(str(bad), "")
+    kept.write_bytes(other)
+    with pytest.raises(RecordError, match="does not give what the record tells of gradient_norm"):
+        export_grid(folder, tmp_path / "b.zip")
+    assert [f.sentence for f in verify(folder).findings if "diagnostics" in f.sentence]
+
+
+def test_packed_tables_follow_the_protocols_rule(tmp_path):
+    of = grid(seeds=[0], protocol={"epochs": 2, "batch_size": 24, "selection": "last"})
+    export_grid(write_grid(tmp_path, of), tmp_path / "a.zip")
+    files = unpack(tmp_path / "a.zip")
+    assert "under the rule last" in files["README.md"].decode()
+    assert "checkpoint: last" in files["tables/table.csv"].decode()
 
 
 def test_the_commands(tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ def figures(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="roc, det, histogram, training, heatmap, ranks, sensitivity, conflict, sharpness; or gradcam, tsne, umap, "
+            help="heatmap, ranks, roc, det, histogram, training, sensitivity, conflict, sharpness; or gradcam, tsne, umap, "
             "which need the checkpoints and the faces and are drawn only when they are named. May be given often."
         ),
     ] = None,
@@ -63,16 +63,15 @@ def figures(
         index = GridIndex.read(runs / grid)
         selection = selection or protocol_selection(index.records.values())
         pictures = [name for name in only or () if name in PICTURES]
-        files: list[Path] = []
-        missing: dict[str, str] = {}
+        done = []
         if len(pictures) < len(only or ()) or not only:
-            files, missing = write_figures(
-                index, folder, [n for n in only or () if n not in PICTURES] or None, selection, seed, tell
-            )
+            done.append(write_figures(index, folder, [n for n in only or () if n not in PICTURES] or None, selection, seed, tell))
         if pictures:
-            files += _pictures(index, data, folder, pictures, optimizer, device, seed, tell, plugin)
-    console.print(f"wrote {len(files) // 2} figures as PNG and PDF to {escape(str(folder))}", soft_wrap=True)
-    for name, needs in missing.items():
+            done.append(_pictures(index, data, folder, pictures, optimizer, device, seed, tell, plugin))
+    count, unchanged = sum(len(d.entries) for d in done), sum(d.unchanged for d in done)
+    said = f" ({unchanged} of them unchanged since they were drawn)" if unchanged else ""
+    console.print(f"wrote {count} figures as PNG and PDF to {escape(str(folder))}{said}", soft_wrap=True)
+    for name, needs in (pair for d in done for pair in d.missing.items()):
         console.print(f"[dim]no figure '{name}': it needs {escape(needs)}[/]", soft_wrap=True)
 
 
@@ -86,7 +85,7 @@ def _pictures(
     seed: int,
     tell: Any,
     plugin: list[Path] | None,
-) -> list[Path]:
+) -> Any:
     from benchmark.pictures import write_pictures
 
     load(plugin)

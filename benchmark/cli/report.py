@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,13 +17,14 @@ def report(
         Path, typer.Option("--data", envvar="DFGRID_DATA", help="Folder that the stores are relative to; for faces and counts.")
     ] = Path("data"),
     faces: Annotated[bool, typer.Option(help="Show faces of the videos that are judged worst and best.")] = True,
+    figures: Annotated[bool, typer.Option(help="Draw each grid's figures; those that have not changed are kept.")] = True,
     dataset: Annotated[
         list[Path] | None, typer.Option("--dataset", help="Folder of a raw dataset to show the data doctor; may be given often.")
     ] = None,
     layout: Annotated[str, typer.Option(help="Layout of --dataset; auto: find out.")] = "auto",
     compression: Annotated[str, typer.Option(help="Compression of --dataset, where it has several.")] = "c23",
 ) -> None:
-    """A site that opens from disk: leaderboard, a page a cell, the papers' claims audited, the data."""
+    """A site that opens from disk: leaderboard, a page a cell, figures, our tables and the papers' claims audited, the data."""
     from benchmark.report import Faces, dataset_checks, stores_shown
     from results.report import read_grids, write_report
 
@@ -32,7 +33,13 @@ def report(
     source = Faces(data) if data.is_dir() else None
     why = f"the data folder {data.name} is not there; give it with --data" if source is None else "left out by --no-faces"
     with progress() as bar:
-        task = bar.add_task("write pages", total=None, unit="page")
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total, unit=stage.split()[1].removesuffix("s"))
+            bar.update(tasks[stage], completed=done, total=total)
+
         written = write_report(
             grids,
             out,
@@ -40,7 +47,8 @@ def report(
             why,
             stores_shown(grids, source),
             checks,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            tell,
+            figures,
         )
     for (grid, cell), problem in written.problems.items():
         warn(f"{grid}/{cell}: {problem}")
@@ -50,6 +58,6 @@ def report(
                 warn(f"{read.index.grid.name}/{cell}: {reason}")
     if written.faces:
         console.print(f"{written.faces} pictures of faces are in it: mind the licences of their datasets before you publish it")
-    console.print(
-        f"wrote {written.index}: {written.cells} cells of {len(grids)} grid{'s' * (len(grids) > 1)}", soft_wrap=True, markup=False
-    )
+    said = f"{written.cells} cells of {len(grids)} grid{'s' * (len(grids) > 1)}, {written.figures} figures"
+    said += f" ({written.unchanged} of them unchanged)" if written.unchanged else ""
+    console.print(f"wrote {written.index}: {said}", soft_wrap=True, markup=False)

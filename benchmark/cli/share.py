@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from benchmark.cli.console import console, progress
 from benchmark.cli.options import Runs
@@ -43,7 +44,7 @@ def export(
     with progress() as bar:
         task = bar.add_task("check", total=None, unit="cell")
         count = export_grid(folder, out, lambda done, total: bar.update(task, completed=done, total=total))
-    console.print(f"wrote {out}: {count} cells, {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True, markup=False)
+    console.print(f"wrote {out}: {count} cells, {decimal(out.stat().st_size)}", soft_wrap=True, markup=False)
 
 
 def import_results(

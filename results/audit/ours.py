@@ -28,11 +28,12 @@ NUMBER = re.compile(r"^(?P<mean>\d+\.?\d*)(±(?P<spread>\d+\.?\d*))?( \[(?P<low>
 TIE = 1e-9
 
 
-def audit_grid(index: GridIndex) -> list[Finding]:
+def audit_grid(index: GridIndex, tell: Callable[[str], None] = lambda what: None) -> list[Finding]:
     """Check a grid's records and the tables that lie in its folder.
 
     Args:
         index: read from a folder.
+        tell: called with the id of each cell that has a record, before it is checked.
 
     Raises:
         RecordError: the index has no folder.
@@ -40,7 +41,7 @@ def audit_grid(index: GridIndex) -> list[Finding]:
     if index.folder is None:
         raise RecordError(f"grid '{index.grid.name}' was not read from a folder; there is nothing to audit")
     wanted: list[tuple[str, str, Callable[[Evidence], None]]] = [
-        ("scores", "Every measure in the records follows from the kept scores", partial(_records, index))
+        ("scores", "Every measure in the records follows from the kept scores", partial(_records, index, tell))
     ]
     for name in index.grid.parts:
         part, end = index.part(name), f"-{name}" if name else ""
@@ -53,9 +54,10 @@ def audit_grid(index: GridIndex) -> list[Finding]:
     return findings
 
 
-def _records(index: GridIndex, evidence: Evidence) -> None:
+def _records(index: GridIndex, tell: Callable[[str], None], evidence: Evidence) -> None:
     """Every metric of every evaluation, cell by cell."""
     for cell, record in index.records.items():
+        tell(cell)
         statement = f"{cell}: every measure can be recomputed from its scores"
         try:
             recomputed = recompute(record, _scores(index, cell))
@@ -122,7 +124,11 @@ class Printed:
         path = index.folder / "tables" / f"table{end}.csv"
         if not path.is_file():
             raise RecordError(f"tables/{path.name} does not exist; run `dfgrid table {index.grid.name}`")
-        self.cells = pd.read_csv(path, header=[0, 1, 2, 3], index_col=0, dtype=str)
+        self.again = f"run `dfgrid table {index.grid.name}` again"
+        try:
+            self.cells = pd.read_csv(path, header=[0, 1, 2, 3], index_col=0, dtype=str)
+        except (OSError, ValueError) as error:
+            raise RecordError(f"tables/{path.name} is no table of ours; {self.again}") from error
         rule = re.search(r"checkpoint: (\w+)", str(self.cells.index.name))
         if rule is None or rule[1] not in SELECTIONS:
             raise RecordError(f"tables/{path.name} does not say by which rule its checkpoints were selected")
@@ -136,11 +142,21 @@ class Printed:
         self.markdown = path.with_suffix(".md")
 
     def bold(self) -> list[tuple[str, Column]]:
-        """(optimizer, column) of every bold number in the Markdown file, which lists the same rows and columns."""
-        lines = [line for line in self.markdown.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+        """(optimizer, column) of every bold number in the Markdown file, which lists the same rows and columns.
+
+        Raises:
+            RecordError: it is not there, or it does not.
+        """
+        try:
+            text = self.markdown.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RecordError(f"tables/{self.markdown.name} cannot be read; {self.again}") from error
+        lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+        split = [re.split(r"(?<!\\) \| ", line.strip("| "))[1:] for line in lines]
+        if len(split) != len(self.cells) or any(len(cells) <= max(self.columns, default=-1) for cells in split):
+            raise RecordError(f"tables/{self.markdown.name} has other rows or columns than the CSV file; {self.again}")
         found = []
-        for row, line in zip(self.cells.index, lines, strict=True):
-            cells = re.split(r"(?<!\\) \| ", line.strip("| "))[1:]
+        for row, cells in zip(self.cells.index, split, strict=True):
             found += [(str(row), column) for at, column in self.columns.items() if cells[at].startswith("**")]
         return found
 
@@ -255,7 +271,11 @@ def _best(index: GridIndex, end: str, evidence: Evidence) -> None:
     if printed is None:
         return
     comparison = Comparison(Resampled(index, printed.selection))
-    bold = printed.bold()
+    try:
+        bold = printed.bold()
+    except RecordError as error:
+        evidence.check("what is bold can be told", str(error), None)
+        return
     for row, column in bold:
         best, reason = comparison.best(column)
         statement = f"{row} is best in {column.detector}, {column.test}, {column.level} {METRIC_TITLES[column.metric]}"

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 RATES = np.linspace(0, 1, 501)
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 LIMITS = (0.005, 0.97)
+KINDS = {"roc": "ROC curves", "det": "DET curves"}
 
 
 def mean_roc(source: Source, detector: str, optimizer: str, test: str) -> Array | None:
@@ -58,7 +59,8 @@ def _per_test(
                     draw(axis, curves[detector, optimizer], at, optimizer)
         legend_below(figure, axes[0], 5 if len(detectors) > 1 else 3)
         figure.suptitle(f"{test.name} ({test.role}), frames; {source.note()}", fontsize=7)
-        yield Drawing(f"{kind}-{plain(test.name)}", figure)
+        what = f"{KINDS[kind]} of {test.name} ({test.role}), frame level, averaged over seeds at equal false positive rates"
+        yield Drawing(f"{kind}-{plain(test.name)}", figure, source.caption(what))
 
 
 def roc(source: Source) -> Iterator[Drawing]:
@@ -124,5 +126,8 @@ def histograms(source: Source) -> Iterator[Drawing]:
                 axis.set_xlabel("score, P(fake)")
             figure.supylabel("share of the method's frames in %", fontsize=7)
             legend_below(figure, axes[0], 6)
-            figure.suptitle(f"{detector}, {test.name} ({test.role}); checkpoint: {source.selection.label}", fontsize=7)
-            yield Drawing(f"histogram-{plain(detector)}-{plain(test.name)}", figure)
+            seeds = len(source.index.grid.seeds)
+            title = f"{detector}, {test.name} ({test.role}); checkpoint: {source.selection.label}"
+            figure.suptitle(title + (f"; {seeds} seeds together" if seeds > 1 else "; one seed"), fontsize=7)
+            what = f"Scores of {detector} on {test.name} ({test.role}) by method, frames of all seeds together"
+            yield Drawing(f"histogram-{plain(detector)}-{plain(test.name)}", figure, source.caption(what))

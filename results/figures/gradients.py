@@ -42,19 +42,21 @@ def conflict(source: Source) -> Iterator[Drawing]:
         left.set(xlabel="step", ylabel="mean cosine of two forgeries", title="agreement of gradients")
         right.set(xlabel="step", ylabel="pairs below 0 in %", title="conflict", ylim=(-3, 103))
         legend_below(figure, left, 5)
-        seeds = len(source.index.grid.seeds)
-        figure.suptitle(f"{detector}; {f'mean of {seeds} seeds' if seeds > 1 else 'one seed'}", fontsize=7)
-        yield Drawing(f"conflict-{plain(detector)}", figure)
+        figure.suptitle(f"{detector}; {source.seeds()}", fontsize=7)
+        what = f"Conflict between the gradients of the training forgeries, {detector}, along its training"
+        yield Drawing(f"conflict-{plain(detector)}", figure, source.caption(what, checkpoint=False))
 
 
 def sharpness(source: Source) -> Iterator[Drawing]:
     """A figure a detector: how far the loss rises within a radius, on training and on test faces, a line an optimizer."""
     for detector in source.index.grid.detectors:
         reports: dict[str, list[SharpnessReport]] = {}
+        seeds: set[int] = set()
         for cell, _ in source.cells(detector):
             path = source.folder / cell.id / "probes" / "sharpness.json"
             if path.is_file():
                 reports.setdefault(cell.optimizer, []).append(SharpnessReport.load(path))
+                seeds.add(cell.seed)
         names = list(dict.fromkeys(s.name for of in reports.values() for r in of for s in r.sets if s.role != "source-val"))
         if not names:
             continue
@@ -77,4 +79,5 @@ def sharpness(source: Source) -> Iterator[Drawing]:
         axes[0].set_ylabel("largest rise found, nats")
         legend_below(figure, axes[0], 5)
         figure.suptitle(f"{detector}; weights of the last step", fontsize=7)
-        yield Drawing(f"sharpness-{plain(detector)}", figure)
+        what = f"Largest rise of the loss found within a radius of the last step's weights, {detector}"
+        yield Drawing(f"sharpness-{plain(detector)}", figure, source.caption(what, checkpoint=False, seeds=sorted(seeds)))

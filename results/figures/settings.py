@@ -50,7 +50,7 @@ def heatmap(source: Source) -> Iterator[Drawing]:
         axis.spines[:].set_visible(False)
         figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02).outline.set_visible(False)
     figure.suptitle(f"frame AUC in %; {source.note()}", fontsize=7)
-    yield Drawing("heatmap", figure)
+    yield Drawing("heatmap", figure, source.caption("Frame AUC in %, optimizer x backbone, mean over seeds, a panel a test set"))
 
 
 def varied(source: Source) -> dict[tuple[str, str], dict[float, list[str]]]:
@@ -103,7 +103,8 @@ def sensitivity(source: Source) -> Iterator[Drawing]:
         fixed = next(r.optimizer.settings for c, r in source.cells() if c.optimizer in next(iter(line.values())))
         rest = ", ".join(f"{k} {v:g}" for k, v in fixed.items() if k != key and isinstance(v, (int, float)))
         figure.suptitle(f"{rule}{f' ({rest})' if rest else ''}; {source.note()}", fontsize=7)
-        yield Drawing(f"sensitivity-{plain(rule)}-{plain(key)}", figure)
+        what = f"Frame AUC against {rule}'s {key}, everything else alike; bars: one standard deviation over seeds"
+        yield Drawing(f"sensitivity-{plain(rule)}-{plain(key)}", figure, source.caption(what))
 
 
 def ranks(source: Source) -> Iterator[Drawing]:
@@ -140,4 +141,5 @@ def ranks(source: Source) -> Iterator[Drawing]:
     sentence = f"average ranks of {title(LEVEL, 'auc')} over {found.datasets} backbones x test sets\n"
     sentence += f"checkpoint: {source.selection.label}\nFriedman p {found.p:.3f}; bars: not told apart (Nemenyi, 0.05)"
     figure.suptitle(sentence, fontsize=6.5)
-    yield Drawing("ranks", figure)
+    what = f"Critical-difference diagram: average ranks of {title(LEVEL, 'auc')} over {found.datasets} backbones x test sets"
+    yield Drawing("ranks", figure, source.caption(what))

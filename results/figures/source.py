@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from results.index import GridIndex, WantedCell
 from results.record import Record
 from results.scores import load_scores
 from results.selection import Selection, select, selection_named
+from results.tidy import protocol_label
 
 
 class Source:
@@ -60,7 +61,30 @@ class Source:
         scores = scores[scores["split"] != "val"]
         return {c.test: [scores[(scores["test"] == c.test) & (scores["epoch"] == epoch)] for epoch in c.epochs] for c in chosen}
 
+    def caption(self, what: str, checkpoint: bool = True, seeds: Sequence[int] | None = None) -> str:
+        """What a figure shows, under which protocol, from which checkpoints and seeds: true without the picture's corner.
+
+        Args:
+            what: is drawn.
+            checkpoint: whether the selection rule has a say in it.
+            seeds: whose cells are drawn; None: all of the grid.
+        """
+        protocols = list(dict.fromkeys(protocol_label(r) for r in self.index.records.values()))
+        drawn = list(self.index.grid.seeds if seeds is None else seeds)
+        run, wanted = len(self.index.records), len({c.id for c in self.index.grid.cells})
+        return (
+            f"{what}. Protocol{'s' * (len(protocols) > 1)} {', '.join(protocols)}; "
+            + f"checkpoint: {self.selection.label}; " * checkpoint
+            + f"seed{'s' * (len(drawn) > 1)} {', '.join(map(str, drawn))}"
+            + f"; {run} of {wanted} cells have a record" * (run < wanted)
+            + "."
+        )
+
     def note(self) -> str:
         """What a reader must know of the checkpoints, for the figure's corner."""
+        return f"checkpoint: {self.selection.label}; {self.seeds()}"
+
+    def seeds(self) -> str:
+        """How many trainings a line stands for."""
         seeds = len(self.index.grid.seeds)
-        return f"checkpoint: {self.selection.label}" + (f"; mean of {seeds} seeds" if seeds > 1 else "; one seed")
+        return f"mean of {seeds} seeds" if seeds > 1 else "one seed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +48,14 @@ STYLE: Any = {
 
 
 class Drawing(NamedTuple):
-    """A figure and what its files are called, without an ending."""
+    """A figure, what its files are called, without an ending, and what a reader must know of it.
+
+    `caption`: what is drawn, under which protocol, from which checkpoints and seeds.
+    """
 
     name: str
     figure: Figure
+    caption: str
 
 
 def look(at: int) -> dict[str, Any]:
@@ -93,23 +98,44 @@ def panels(count: int, width: float = TWO_COLUMNS, height: float = 2.4, across: 
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 5) -> None:
-    """One legend for all panels, beneath them."""
+    """One legend for all panels, beneath them, in as many columns as its words leave room for, `columns` at most."""
     handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), handlelength=3.2)
+    for count in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=count, handlelength=3.2)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
-def save(drawing: Drawing, folder: Path) -> list[Path]:
-    """Write NAME.png and NAME.pdf without dates or versions, so that equal figures are equal files."""
-    files = []
+def save(drawing: Drawing, folder: Path) -> dict[str, str]:
+    """Write NAME.png and NAME.pdf without dates or versions, so that equal figures are equal files.
+
+    Returns:
+        Ending -> SHA-256 of the file.
+    """
+    sums = {}
     with styled():
         for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
             buffer = io.BytesIO()
             drawing.figure.savefig(buffer, format=ending, metadata=metadata)
-            path = folder / f"{drawing.name}.{ending}"
-            write_atomically(path, buffer.getvalue())
-            files.append(path)
-    return files
+            write_atomically(folder / f"{drawing.name}.{ending}", buffer.getvalue())
+            sums[ending] = sha256(buffer.getvalue()).hexdigest()
+    return sums
+
+
+def words(figure: Figure) -> str:
+    """A figure for those who cannot see it: its panels, axes and series."""
+    axes = [a for a in figure.axes if a.get_title() or a.get_xlabel() or a.get_ylabel()]
+    said = [
+        (name, list(dict.fromkeys(" ".join(text.split()) for text in texts if text)))
+        for name, texts in (
+            ("panels", [a.get_title() for a in axes]),
+            ("x", [a.get_xlabel() for a in axes]),
+            ("y", [a.get_ylabel() for a in axes] + [figure.get_supylabel()]),
+            ("series", [text.get_text() for legend in figure.legends for text in legend.get_texts()]),
+        )
+    ]
+    return "; ".join(f"{name}: {', '.join(texts)}" for name, texts in said if texts)
 
 
 def plain(text: str) -> str:

@@ -1,4 +1,7 @@
-"""The static site of `dfgrid report`: leaderboard, a page a cell, the audit, the data. It opens from disk and asks no network."""
+"""The static site of `dfgrid report`: leaderboard, a page a cell, figures, the audit, the data.
+
+It opens from disk and asks no network.
+"""
 
 from __future__ import annotations
 

@@ -11,23 +11,28 @@ from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from results.audit import Finding, audit
+from results.audit import audit
 from results.files import RecordError
 from results.index import GridIndex, WantedCell
 from results.printed import METRIC_TITLES
 from results.record import METRICS, Level, Record
+from results.report import audits
 from results.report.board import ReadGrid, island, page_name, test_data
 from results.report.curves import training_charts
 from results.report.data import DatasetCheck, StoreShown
+from results.report.figures import clear, figures_of
 from results.report.videos import TestLook, Video, look_at, looks
 from results.scores import load_scores
 from results.selection import SELECTIONS, Chosen, select
-from results.trail import flat_settings
+from results.tidy import protocol_label
+from results.trail import flat_settings, settings_in_words
 
 FaceSource = Callable[[Record, Video], "Mapping[str, bytes] | str"]
 """A video's faces as WebP by their keys, or one sentence that says why there are none."""
 
-STATIC = ("report.css", "report.js")
+Progress = Callable[[str, int, "int | None"], None]
+
+STATIC = ("report.css", "report.js", "board.js")
 MARKER = ".dfgrid-report"
 
 
@@ -39,12 +44,15 @@ class Written:
         index: the page to open.
         cells: pages of cells.
         faces: pictures of faces; mind the licence of their data before they are published.
+        figures: on the grids' pages; so many of them `unchanged` since an earlier report, and not drawn again.
         problems: (grid, cell) -> why its numbers are in doubt.
     """
 
     index: Path
     cells: int = 0
     faces: int = 0
+    figures: int = 0
+    unchanged: int = 0
     problems: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -83,7 +91,8 @@ def write_report(
     no_faces: str = "faces were not asked for",
     stores: Iterable[StoreShown] = (),
     datasets: Iterable[DatasetCheck] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda stage, done, total: None,
+    figures: bool = True,
 ) -> Written:
     """Write the site; an earlier report in the folder is replaced.
 
@@ -93,22 +102,24 @@ def write_report(
         faces: gives the pictures of a video's faces; None: pages say `no_faces`.
         no_faces: why there are no pictures.
         stores, datasets: what the page about the data shows.
-        progress: told (pages done, pages).
+        progress: told (stage, steps done, steps); None for steps whose number is not known.
+        figures: whether to draw each grid's; those of an earlier report that have not changed stay.
 
     Raises:
         RecordError: `out` is a file, or a folder with something else in it.
     """
     folder = _prepare(Path(out))
+    clear(folder, [g.index.grid.name for g in grids] if figures else [])
     site = Site(folder, faces, no_faces)
+    site.audit(grids, progress)
     cells = [(read, cell) for read in grids for cell in _once(read.index.grid.cells)]
     for number, (read, cell) in enumerate(cells):
         site.cell(read, cell)
-        progress(number + 1, len(cells))
+        progress("write pages", number + 1, len(cells))
     site.leaderboard(grids)
-    findings: list[Finding] = audit()
-    verdicts = {v: sum(f.verdict == v for f in findings) for v in ("holds", "contradicted", "undecidable")}
-    site.page("audit.html", "audit.html", findings=findings, verdicts=verdicts, here="audit")
+    site.page("audit.html", "audit.html", findings=audit(), ours=site.audits, here="audit")
     site.page("data.html", "data.html", stores=list(stores), datasets=list(datasets), here="data")
+    site.figures(grids if figures else [], progress)
     return site.written
 
 
@@ -124,6 +135,7 @@ def _prepare(out: Path) -> Path:
         raise RecordError(f"--out {out} holds other things than a report; name a new or empty folder")
     out.mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
+    (out / "figures").mkdir(exist_ok=True)  # what has not changed is not drawn again
     for name in ("cells", "faces", "assets"):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir()
@@ -139,11 +151,13 @@ class Site:
         self.folder, self.faces, self.no_faces = folder, faces, no_faces
         self.written = Written(folder / "index.html")
         self.known: set[str] = set()
+        self.audits: list[audits.GridAudit] = []
         # Names of grids, labels and test sets are users' words: nothing reaches a page unescaped.
         self.templates = Environment(
             loader=PackageLoader("results.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self.templates.filters["percent"] = lambda v: f"{100 * v:.2f}"
+        self.templates.filters |= {"counted": audits.counted, "anchor": audits.anchor}
         self.templates.globals |= {"metrics": METRICS, "titles": METRIC_TITLES, "selections": SELECTIONS}
 
     def page(self, template: str, name: str, **context: Any) -> None:
@@ -156,7 +170,45 @@ class Site:
         data = island(grids, self.written.problems)
         measured = sum(len(g.index.records) for g in grids)
         wanted = sum(len(_once(g.index.grid.cells)) for g in grids)
-        self.page("index.html", "index.html", data=data, grids=grids, here="index", measured=measured, wanted=wanted)
+        self.page(
+            "index.html", "index.html", data=data, grids=grids, here="index", measured=measured, wanted=wanted, audits=self.audits
+        )
+
+    def audit(self, grids: Sequence[ReadGrid], progress: Progress) -> None:
+        """Audit the grids; before their cells, whose pages and rows say where their numbers are in doubt."""
+        kept = audits.Auditor(self.folder)
+        total, done = sum(len(g.index.records) for g in grids), 0
+
+        def tell(_cell: str) -> None:
+            nonlocal done
+            done += 1
+            progress("audit cells", done, total)
+
+        for read in grids:
+            found = kept.audit(read, tell)
+            self.audits.append(found)
+            self.written.problems |= {(found.grid, cell): why for cell, why in found.doubts.items()}
+        kept.save(self.audits)
+
+    def figures(self, grids: Sequence[ReadGrid], progress: Progress) -> None:
+        """A page of figures a grid, and the list of those pages."""
+        shown = []
+        for read in (g for g in grids if g.index.records):
+            drawn = 0
+
+            def tell(_name: str) -> None:
+                nonlocal drawn
+                drawn += 1
+                progress("draw figures", self.written.figures + drawn, None)
+
+            found = figures_of(read, self.folder, tell)
+            self.written.figures += found.count
+            self.written.unchanged += found.unchanged
+            protocols = {protocol_label(r): settings_in_words(r.protocol) for r in read.index.records.values()}
+            about = {"grid": read.index.grid, "protocols": protocols, "selection": SELECTIONS[found.selection], "here": "cell"}
+            self.page("figures.html", found.page, **about, **{k: getattr(found, k) for k in ("families", "missing", "count")})
+            shown.append({"page": found.page, "grid": read.index.grid, "count": found.count})
+        self.page("figure_list.html", "figures.html", shown=shown, why="left out by --no-figures", here="figures")
 
     def cell(self, read: ReadGrid, cell: WantedCell) -> None:
         """The page of a cell: what it measured, or why there is nothing."""
@@ -172,13 +224,14 @@ class Site:
 
     def _content(self, grid: str, record: Record, folder: Path) -> dict[str, Any]:
         found: list[TestLook] = []
-        problem, looked = "", ""
+        not_drawn = ""
+        problem, looked = self.written.problems.get((grid, record.cell), ""), ""
         try:
             step, rule = look_at(record)
             looked = f"step {step}, chosen by {rule}"
             found = looks(record, load_scores(folder / "scores.parquet"))
         except RecordError as error:
-            problem = str(error).replace(f"{folder}/", "")
+            not_drawn = problem = str(error).replace(f"{folder}/", "")
             self.written.problems[grid, record.cell] = problem
         reported = _reported(record)
         marks = list(
@@ -194,6 +247,7 @@ class Site:
         tests = [(m, test_data(record, m)) for m in dict.fromkeys(m.test for m in record.measures if m.role != "source-val")]
         return {
             "problem": problem,
+            "not_drawn": not_drawn,
             "looked": looked,
             "looks": [
                 (look, [self._strip(record, v) for v in look.worst], [self._strip(record, v) for v in look.best]) for look in found
