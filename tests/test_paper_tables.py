@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from results_grids import measure, provenance, record
+from results_grids import measure, provenance
+from results_papers import as_record
 from rich.console import Console
 
-from benchmark.config import Cell
 from benchmark.launch import write_index
 from benchmark.study import grid_names, load_grid
 from results.files import RecordError
@@ -33,7 +33,6 @@ from results.papers.render import (
     write_paper_table,
 )
 from results.printed import DASH
-from results.record import DetectorUsed, OptimizerUsed
 from results.reported import reported
 
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -114,21 +113,7 @@ def records_of(name: str, auc: float | dict[str, float] = 0.9, **more: Any) -> G
         return GridIndex(GridIndex.read(folder).grid, records, {})
 
 
-def as_record(cell: Cell, found: list[Any], **more: Any) -> Any:
-    fields: dict[str, Any] = {
-        "detector": DetectorUsed(name=cell.detector.name, label=cell.detector.label, settings=cell.detector.settings),
-        "optimizer": OptimizerUsed(
-            name=cell.optimizer.name, label=cell.optimizer.label, settings=cell.optimizer.settings, base=cell.base.name
-        ),
-        "seed": cell.seed,
-        "grid": cell.grid,
-        "protocol": cell.protocol.model_dump(mode="json"),
-    }
-    base = record(cell.id, found)
-    return base.model_copy(update=fields | more)
-
-
-@pytest.mark.parametrize("name", [n for n, t in PAPER_TABLES.items() if t.grid])
+@pytest.mark.parametrize("name", [n for n, t in PAPER_TABLES.items() if not t.probed])
 def test_every_cell_that_is_no_other_papers_comes_from_the_grid(name: str) -> None:
     layout = PAPER_TABLES[name]
     table = build_paper_table(layout, "measured", records_of(layout.grid))
@@ -179,7 +164,7 @@ def test_cells_that_were_not_run_are_dashes_with_the_reason(tmp_path: Path) -> N
         "not run yet",
         "a column of this average has no number",
     }
-    assert "No cell has a record yet; run `dfgrid grid run pim/table6`." in table.trail
+    assert "No cell has a record yet; run `dfgrid grid run pim/table6 --data mini`." in table.trail
 
 
 def test_cells_under_another_protocol_are_marked() -> None:
@@ -209,12 +194,6 @@ def test_some_seeds_are_said_and_their_spread_printed() -> None:
     assert entry.notes[1] == "over 2 of 3 seeds; seed 2: failed: out of memory"
     assert "seeds 0, 1;" in entry.notes[0]
     assert "with uncommitted changes" in entry.notes[0]
-
-
-@pytest.mark.parametrize("name", ["pim/2", "pim/3"])
-def test_tables_of_the_probe_say_what_to_run(name: str) -> None:
-    table = build_paper_table(PAPER_TABLES[name], "measured")
-    assert all(e.text == DASH and "`dfgrid probe statistics`" in e.notes[0] for line in table.entries for e in line)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -252,5 +231,5 @@ def test_wrong_names() -> None:
 
 
 def test_every_table_has_its_grid() -> None:
-    wanted = {table.grid for table in PAPER_TABLES.values() if table.grid}
+    wanted = {table.grid for table in PAPER_TABLES.values()}
     assert wanted - {load_grid(name).name for name in grid_names()} == set()
