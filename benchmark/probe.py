@@ -26,8 +26,7 @@ from benchmark.self_blended import source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
 from benchmark.testing import Report
 from detectors.base import Batch, Detector
-from optimizers.registry import did_you_mean
-from results.index import GridIndex
+from results.index import GridIndex, grids_in
 from results.record import Record, Role
 from results.sharpness import ProbedSet, ProbeSettings, Rise, SharpnessReport
 
@@ -96,9 +95,9 @@ def _below(runs: Path | None, path: Path) -> Path:
 
 
 def _not_there(file: Path, runs: Path | None) -> str:
-    grids = sorted(p.parent.name for p in runs.glob("*/grid.json")) if runs is not None else []
-    there = f"; grids in {runs}: {did_you_mean(str(file), grids)}" if grids else ""
-    return f"checkpoint {file} does not exist; give names of grids, folders of grids, folders of cells, or checkpoints{there}"
+    grids = grids_in(runs) if runs is not None else []
+    there = f" (in {runs}: {', '.join(grids)})" if grids else ""
+    return f"checkpoint {file} does not exist; give names of grids{there}, folders of grids, folders of cells, or checkpoints"
 
 
 def probe_sharpness(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from hashlib import sha256
 from typing import Literal
 
@@ -10,7 +11,7 @@ import pandas as pd
 from results.index import GridIndex
 from results.record import Level, Measure, Metric, Record, RecordError
 from results.resampled import SAME, Drawn, Resampled
-from results.resampling import Rules, evaluate, sample
+from results.resampling import Rules, Sample, evaluate, sample
 from results.shallow import Effect, StatisticsReport
 
 Changed = Literal["before", "after"]
@@ -94,18 +95,26 @@ class Probed:
             raise RecordError(f"the probe has no {level}-level {metric} of {test}; run `dfgrid probe statistics` again")
         return float(getattr(effect, MEASURED[metric, when]))
 
-    def drawn(self, cell: str, test: str, level: Level, metric: Metric, when: Changed) -> Drawn:
-        """One number computed from the probe's scores, with its draws.
+    def computed(self, cell: str, test: str, level: Level, metric: Metric, when: Changed) -> tuple[float, Sample]:
+        """One number computed from the probe's scores, with the examples that it is of.
 
         Raises:
-            RecordError: as `number`; no scores, scores that do not match the report, or too few videos.
+            RecordError: as `report`; no scores, or other ones than the report was made from.
         """
-        assert self.resampled is not None
-        reported = self.number(cell, test, level, metric, when)
         scores = self._of(cell)
         rows = scores[(scores["test"] == test) & (scores["changed"] == when)]
         examples = sample(rows, level, Rules.of(self.index.records[cell], test))
-        value = float(evaluate(examples, metric)[0]) if len(rows) else float("nan")
+        return (float(evaluate(examples, metric)[0]) if len(rows) else math.nan), examples
+
+    def drawn(self, cell: str, test: str, level: Level, metric: Metric, when: Changed) -> Drawn:
+        """One number with its draws.
+
+        Raises:
+            RecordError: as `number` and `computed`; scores that do not match the report, or too few videos.
+        """
+        assert self.resampled is not None
+        reported = self.number(cell, test, level, metric, when)
+        value, examples = self.computed(cell, test, level, metric, when)
         if not abs(value - reported) <= SAME:
             raise RecordError(
                 f"{cell}/probes/statistics.parquet does not match the report: {metric} of {test} {when} the change is {value:.6f} "

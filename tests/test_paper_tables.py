@@ -196,6 +196,40 @@ def test_some_seeds_are_said_and_their_spread_printed() -> None:
     assert "with uncommitted changes" in entry.notes[0]
 
 
+@pytest.mark.parametrize("name", PAPER_TABLES)
+def test_latex_is_whole(name: str) -> None:
+    """What a compiler would stop at, for machines without one: braces, environments, columns of every row, bare characters."""
+    tables = [build_paper_table(PAPER_TABLES[name])]
+    if not PAPER_TABLES[name].probed:
+        tables.append(build_paper_table(PAPER_TABLES[name], "beside", records_of(PAPER_TABLES[name].grid)))
+    for table in tables:
+        text = re.sub(r"^%.*$", "", paper_latex(table), flags=re.MULTILINE)
+        depth = 0
+        for brace in re.findall(r"(?<!\\)[{}]", text):
+            depth += 1 if brace == "{" else -1
+            assert depth >= 0
+        assert depth == 0
+        opened: list[str] = []
+        for word, environment in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+            if word == "begin":
+                opened.append(environment)
+            else:
+                assert opened.pop() == environment
+        assert not opened
+        rules = re.findall(r"\\(toprule|midrule|bottomrule)", text)
+        assert (rules[0], rules[-1], rules.count("toprule"), rules.count("bottomrule")) == ("toprule", "bottomrule", 1, 1)
+        (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
+        body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(rows) >= len(table.entries) + 1
+        for row in rows:
+            merged = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+            assert len(re.findall(r"(?<!\\)&", row)) + 1 + sum(merged) == len(columns)
+        spans = [tuple(map(int, span)) for span in re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", text)]
+        assert all(len(table.layout.stubs) < a <= b <= len(columns) for a, b in spans)
+        assert not re.search(r"(?<!\\)[%#_$^](?![^$]*\$)", re.sub(r"\$[^$]*\$", "", text))
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_every_table_compiles(tmp_path: Path) -> None:
     tables = [build_paper_table(layout) for layout in PAPER_TABLES.values()]

@@ -66,7 +66,7 @@ def test_only_a_significant_best_is_bold_in_a_papers_table(pim4: Path) -> None:
     assert bold(table) == [((a, "ResNet-50", "yes"), c) for a in ("without", "with") for c in columns]
     (sentence,) = [s for s in table.trail if s.startswith("Bold:")]
     assert "significantly better than the runner-up (p < 0.05, paired over videos and seeds; Holm's correction" in sentence
-    assert "in 30 of 40 the best does not differ significantly from the runner-up" in sentence
+    assert "in 30 of 40 groups the best does not differ significantly from the runner-up" in sentence
     beside = build_paper_table(layout, "beside", index)
     assert bold(beside) == bold(table)
     entry = next(e for line in beside.entries for e in line if e.bold)
@@ -86,7 +86,7 @@ def test_one_seed_is_said_and_nothing_bold_is_explained(tmp_path: Path) -> None:
     (sentence,) = [s for s in table.trail if s.startswith("Nothing is bold")]
     assert "which would mean: the best of its column" in sentence
     assert "paired over videos, which says nothing of other seeds, since there is one" in sentence
-    assert "in 5 of 5 the best does not differ significantly from the runner-up" in sentence
+    assert "in 5 of 5 columns the best does not differ significantly from the runner-up" in sentence
 
 
 def test_the_second_is_underlined_where_it_beats_the_third(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_without_scores_nothing_is_bold_and_the_trail_says_why(pim4: Path, tmp_p
     assert bold(table) == []
     assert all(e.number is not None for line in table.entries for e in line)
     (sentence,) = [s for s in table.trail if s.startswith("Nothing is bold")]
-    assert "in 5 of 40 not tested: " in sentence
+    assert "in 5 of 40 groups not tested: " in sentence
     assert "scores.parquet does not exist" in sentence
 
 

@@ -11,14 +11,17 @@ from rich.table import Table
 from benchmark.cli.console import console
 
 Mode = Annotated[
-    str, typer.Option("--mode", help="Of a paper's table: reported, measured, or beside (measured, and how far from reported).")
+    str | None,
+    typer.Option(
+        "--mode", help="Of a paper's table: reported (the default), measured, or beside (measured, and how far from reported)."
+    ),
 ]
 Mini = Annotated[
     bool, typer.Option("--mini", help="Of a paper's table: take the run on drawn mini data (dfgrid grid run GRID --data mini).")
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Write a paper's table here; measured ones go to the run's tables/ where nothing is said."),
+    typer.Option("--out", "-o", help="Folder to write to; where nothing is said, measured tables go to the run's tables/."),
 ]
 
 

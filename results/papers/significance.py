@@ -28,32 +28,19 @@ def significant(evidence: Evidence, entries: Entries) -> tuple[Entries, list[str
     Holm's method over all pairs of rows that compete in the column. Where that holds and the table underlines the second best, that
     is underlined if the same test tells it from the third.
     """
-    layout, why, marked, tested = evidence.layout, Counter[str](), 0, 0
+    why, tested = Counter[str](), 0
     found = [list(line) for line in entries]
-    for at, rows, result in _leaders(evidence, entries):
+    for at, rows, result in leaders(evidence, entries):
         tested += 1
         why[result.reason] += 1
         for row in rows:
-            bold, second = result.best == str(row), layout.second and result.second == str(row)
-            marked += bold
+            bold, second = result.best == str(row), evidence.layout.second and result.second == str(row)
             found[row][at] = replace(entries[row][at], bold=bold, underlined=second)
-    return found, _sentence(evidence, tested, bool(marked), why)
+    return found, _sentence(evidence, tested, any(e.bold for line in found for e in line), why)
 
 
-def leaders(evidence: Evidence, entries: Entries) -> dict[tuple[int, int], tuple[bool | None, str]]:
-    """(row, column) of the best of each competition -> whether it is so by more than chance (None: not tested), and why not."""
-    found: dict[tuple[int, int], tuple[bool | None, str]] = {}
-    for at, rows, result in _leaders(evidence, entries):
-        for row in rows:
-            best = result.best == str(row)
-            undecided = result.best is None and result.reason.startswith("not tested")
-            reason = "" if best else result.reason or f"row {int(str(result.best)) + 1} is better"
-            found[row, at] = (None if undecided else best, reason)
-    return found
-
-
-def _leaders(evidence: Evidence, entries: Entries) -> Iterator[tuple[int, list[int], Leading]]:
-    """(column, rows that compete, who leads) of every competition of two or more numbers."""
+def leaders(evidence: Evidence, entries: Entries) -> Iterator[tuple[int, list[int], Leading]]:
+    """(column, rows that compete, who leads: a row's number as text) of every competition of two or more numbers."""
     layout = evidence.layout
     for at, group in groupby(competitions(layout, entries), key=lambda found: found[0]):
         column = layout.columns[at]
@@ -120,4 +107,4 @@ def _sentence(evidence: Evidence, tested: int, marked: bool, why: Counter[str]) 
     second = "; underlined: the second best of those, where it is in turn significantly better than the third" * layout.second
     said = f"Bold: {test}{second}" if marked else f"Nothing is bold, which would mean: {test}"
     ordered = sorted(((r, n) for r, n in why.items() if r), key=lambda item: item[0] != NOT_SIGNIFICANT)
-    return [said + "".join(f"; in {n} of {tested} {reason}" for reason, n in ordered) + "."]
+    return [said + "".join(f"; in {n} of {tested} {of.split(' ')[0]}s {reason}" for reason, n in ordered) + "."]
