@@ -91,6 +91,7 @@ def table(
     Also written as CSV, LaTeX and Markdown.
     """
     from results.files import RecordError
+    from results.index import never_started
     from results.papers import looks_like_a_paper_table, nearest_paper_tables
 
     if looks_like_a_paper_table(grid):
@@ -109,8 +110,5 @@ def table(
         option = "--mini" if mini else f"--mode {mode}"
         raise RecordError(f"{option} is for a paper's table, such as roga/4; '{grid}' is taken for a grid's name")
     if not (runs / grid).is_dir() and (near := nearest_paper_tables(grid)):
-        raise RecordError(
-            f"{runs / grid} does not exist: this grid was never started; papers' tables are named as {', '.join(near)} "
-            "(dfgrid list tables)"
-        )
+        raise RecordError(f"{never_started(runs / grid)}; papers' tables are named as {', '.join(near)} (dfgrid list tables)")
     show_table(runs / grid, selection, metric, test, 2 if digits is None else digits, beside, bold.value, interval, out)
