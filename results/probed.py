@@ -8,8 +8,9 @@ from typing import Literal
 
 import pandas as pd
 
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import Level, Measure, Metric, Record, RecordError
+from results.record import Level, Measure, Metric, Record
 from results.resampled import SAME, Drawn, Resampled
 from results.resampling import Rules, Sample, evaluate, sample
 from results.shallow import Effect, StatisticsReport

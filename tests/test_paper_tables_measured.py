@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pandas as pd
 import pytest
 from results_papers import scored_study
 from rich.console import Console
+from typer.testing import CliRunner
 
+from benchmark.cli import app
 from results.compare import leading
+from results.files import RecordError
 from results.index import GridIndex
 from results.papers import PAPER_TABLES
 from results.papers.build import build_paper_table
@@ -22,7 +26,6 @@ from results.papers.printed import PaperEntry, PrintedPaper
 from results.papers.render import PaperTerminal, paper_latex, paper_markdown
 from results.papers.significance import drawn
 from results.printed import DASH
-from results.record import RecordError
 from results.reported import reported
 
 BACKBONES = {"ResNet-50": 2.5, "XceptionNet": 0.0, "EfficientNet-b4": 0.0, "ConvNeXt-base": 0.0}
@@ -250,3 +253,56 @@ def test_every_layout_of_a_probe_prints_on_a_narrow_terminal(probed: Path) -> No
     Console(file=out, width=80, highlight=False).print(PaperTerminal(table))
     assert "…" not in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("roga/44", "no paper table 'roga/44'; the nearest are roga/4"),
+        ("roga4", "papers' tables are named as roga/4"),
+        ("pim-table", "run `dfgrid grid run pim-table`, or take pim-table4-mini, which is there"),
+        ("pim/4 --mode measured", "pim/4 has no records in .* yet; run `dfgrid grid run pim/table4`, or add --mini"),
+        ("pim/2 --mode measured", "run `dfgrid grid run pim/table2 && dfgrid probe statistics pim-table2`$"),
+        ("pim/4 --mode measured --mini --selection all", "unknown selection 'all'; known are last"),
+        ("pim/4 --mini", "--mini is for measured numbers; say --mode measured or --mode beside"),
+        ("pim/4 --selection last", "--selection is for measured numbers"),
+        ("pim/4 --digits 1", "--digits is for a grid's own table"),
+        ("pim/4 --interval --mode measured", "--interval is for a grid's own table"),
+        ("pim-table4-mini --mode beside", "--mode beside is for a paper's table, such as roga/4"),
+        ("pim-table4-mini --mini", "--mini is for a paper's table"),
+    ],
+)
+def test_wrong_words_end_in_one_sentence(pim4: Path, arguments: str, sentence: str) -> None:
+    done = CliRunner().invoke(app, ["table", *arguments.split(), "--runs", str(pim4.parent)])
+    assert isinstance(done.exception, RecordError)
+    assert re.search(sentence, str(done.exception))
+    assert "\n" not in str(done.exception)
+
+
+def test_one_class_and_another_format_are_dashes_with_the_reason(pim4: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pim4, tmp_path / "runs"))
+    cells = [c.id for c in GridIndex.read(folder).grid.cells if (c.part, c.detector) == ("without", "ResNet-50")]
+    for cell in cells[:2]:  # both seeds of adam
+        path = folder / cell / "record.json"
+        content = json.loads(path.read_text())
+        for m in content["measures"]:
+            if m["test"] == "CDF":
+                m |= {"auc": None, "ap": None, "eer": None, "n_fake": 0}
+                m["undefined"] = dict.fromkeys(("auc", "ap", "eer"), "only real faces")
+        path.write_text(json.dumps(content))
+    path = folder / cells[2] / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    lines = build_paper_table(PAPER_TABLES["pim/4"], "measured", GridIndex.read(folder)).entries
+    assert (lines[0][0].text, lines[0][0].notes) == (DASH, ("AUC not defined: only real faces",))
+    assert (lines[0][4].text, lines[0][4].notes) == (DASH, ("a column of this average has no number",))
+    assert "over 1 of 2 seeds; seed 0: " in lines[1][0].notes[1]
+    assert "holds a record of format 2, but this version reads format 1" in lines[1][0].notes[1]
+
+
+def test_another_folder_for_either_kind_of_table(pim4: Path, tmp_path: Path) -> None:
+    for arguments in (["pim/4", "--mode", "measured", "--mini"], [pim4.name]):
+        target = tmp_path / str(len(arguments))
+        done = CliRunner().invoke(app, ["table", *arguments, "--runs", str(pim4.parent), "--out", str(target)])
+        assert done.exit_code == 0, done.output
+        assert {p.suffix for p in target.iterdir()} == {".csv", ".md", ".tex"}
+    assert not (pim4 / "tables").exists()

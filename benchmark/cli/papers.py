@@ -52,6 +52,9 @@ def show_paper_table(
     layout = paper_table_named(name)
     if mode not in get_args(Modes):
         raise RecordError(f"--mode {mode}: unknown; say {', '.join(get_args(Modes))}")
+    if mode == "reported" and (mini or selection is not None):
+        option = "--mini" if mini else "--selection"
+        raise RecordError(f"{option} is for measured numbers; say --mode measured or --mode beside with it")
     folder = runs / layout.folder(mini)
     index = None
     if mode != "reported":

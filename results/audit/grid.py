@@ -5,8 +5,8 @@ from __future__ import annotations
 from results.audit.claim import Finding
 from results.audit.ours import audit_records, audit_tables
 from results.audit.ours_papers import audit_papers
+from results.files import RecordError
 from results.index import GridIndex
-from results.record import RecordError
 
 
 def audit_grid(index: GridIndex) -> list[Finding]:

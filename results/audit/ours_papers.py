@@ -14,6 +14,7 @@ import pandas as pd
 
 from results.audit.claim import Claim, Evidence, Finding
 from results.audit.ours import NUMBER, numbers_of, rounds, selected
+from results.files import RecordError
 from results.index import GridIndex
 from results.papers import PAPER_TABLES
 from results.papers.build import measured
@@ -21,7 +22,6 @@ from results.papers.evidence import Evidence as Behind
 from results.papers.layout import PaperColumn, PaperRow, PaperTable, Where
 from results.papers.significance import leaders
 from results.probed import Probed
-from results.record import RecordError
 from results.selection import SELECTIONS
 
 DIFFERENCE = re.compile(r" \((?P<by>[+-]\d+\.\d+)\)$")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from results.files import RecordError
 from results.index import GridIndex
 from results.papers.layout import PaperTable, Where
 from results.probed import Probed
-from results.record import Record, RecordError
+from results.record import Record
 from results.resampled import Drawn, Resampled
 from results.selection import selection_named
 from results.tidy import protocol_label, tidy
