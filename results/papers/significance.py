@@ -98,7 +98,7 @@ def _sentence(evidence: Evidence, tested: int, marked: bool, why: Counter[str]) 
         return ["Nothing is marked as best: the rows do not compete."]
     if not tested:
         return []
-    one = len(evidence.index.grid.seeds) == 1
+    one = len({record.seed for record in evidence.index.records.values()}) < 2
     over = "videos, which says nothing of other seeds, since there is one" if one else "videos and seeds"
     test = (
         f"the best of its {of}, significantly better than the runner-up (p < {ALPHA:g}, paired over {over}; Holm's correction over "
