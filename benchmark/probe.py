@@ -26,7 +26,7 @@ from benchmark.self_blended import source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
 from benchmark.testing import Report
 from detectors.base import Batch, Detector
-from results.index import GridIndex
+from results.index import GridIndex, grids_in
 from results.record import Record, Role
 from results.sharpness import ProbedSet, ProbeSettings, Rise, SharpnessReport
 
@@ -54,11 +54,12 @@ class Trained:
         )
 
 
-def find_trained(paths: Sequence[Path]) -> tuple[list[Trained], dict[str, str]]:
+def find_trained(paths: Sequence[Path], runs: Path | None = None) -> tuple[list[Trained], dict[str, str]]:
     """The checkpoints that paths stand for, each once, and cells of a grid that have none -> why.
 
     Args:
-        paths: folders of grids, folders of cells, checkpoint files.
+        paths: folders of grids, folders of cells, checkpoint files; names of grids.
+        runs: folder of grids, in which a path that is not there is looked for.
 
     Raises:
         ConfigError: a path that is none of these, or an unfinished cell.
@@ -66,7 +67,7 @@ def find_trained(paths: Sequence[Path]) -> tuple[list[Trained], dict[str, str]]:
     """
     found: dict[Path, Trained] = {}
     missing: dict[str, str] = {}
-    for path in paths:
+    for path in (_below(runs, path) for path in paths):
         if (path / "grid.json").is_file():
             index = GridIndex.read(path)
             missing |= index.reasons
@@ -81,11 +82,22 @@ def find_trained(paths: Sequence[Path]) -> tuple[list[Trained], dict[str, str]]:
             files = [path]
         for file in files:
             if not file.is_file():
-                raise ConfigError(f"checkpoint {file} does not exist; give folders of grids, folders of cells, or checkpoints")
+                raise ConfigError(_not_there(file, runs))
             found.setdefault(file.resolve(), Trained(file))
     if not found:
         raise ConfigError(f"no cell of {', '.join(map(str, paths))} is finished; run the grid first")
     return list(found.values()), missing
+
+
+def _below(runs: Path | None, path: Path) -> Path:
+    """A grid's name stands for its folder."""
+    return runs / path if runs is not None and not path.exists() and (runs / path).exists() else path
+
+
+def _not_there(file: Path, runs: Path | None) -> str:
+    grids = grids_in(runs) if runs is not None else []
+    there = f" (in {runs}: {', '.join(grids)})" if grids else ""
+    return f"checkpoint {file} does not exist; give names of grids{there}, folders of grids, folders of cells, or checkpoints"
 
 
 def probe_sharpness(

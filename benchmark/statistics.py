@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from benchmark import metrics, provenance
 from benchmark.config import ConfigError
-from benchmark.evaluate import EvaluationSet, score
+from benchmark.evaluate import SCORE_COLUMNS, EvaluationSet, score, video_level
 from benchmark.opened import open_trained, read_cell
 from benchmark.probe import Trained
-from benchmark.testing import Report
+from benchmark.protocol import Protocol
+from benchmark.testing import Report, write_parquet
 from detectors.base import Detector
+from results.record import Level
 from results.shallow import Effect, StatisticsReport, StatisticsSettings
 
 
@@ -73,7 +75,7 @@ def probe_statistics(
     device: str = "cpu",
     report: Report = lambda stage, done, total: None,
 ) -> tuple[StatisticsReport, bool]:
-    """Accuracy and log loss of one cell's last weights on its test faces, before and after; also written beside the checkpoint.
+    """Accuracy and log loss of one cell's last weights on its test faces, before and after; written beside the checkpoint.
 
     Every module in the detector's `shallow` is changed. The paper names the features "shallow" and no layer.
 
@@ -92,16 +94,22 @@ def probe_statistics(
         RecordError: a report is there that cannot be read.
     """
     path = statistics_file(trained)
+    kept = path.with_suffix(".parquet")
     _, stores = read_cell(trained.path, data)
     identity: dict[str, Any] = {"checkpoint": provenance.file_hash(trained.path), "code": provenance.code_hash(), "stores": stores}
     if path.exists():
         before = StatisticsReport.load(path)
-        if before.model_dump(include={*identity, "settings"}) == {**identity, "settings": settings.model_dump()}:
+        same = before.model_dump(include={*identity, "settings"}) == {**identity, "settings": settings.model_dump()}
+        if same and kept.is_file() and provenance.file_hash(kept) == before.scores:
             return before, True
     opened = open_trained(trained.path, data, device, report=report)
     detector = opened.restored.detector
     names = tuple(getattr(detector, "shallow", ()))
-    effects = [e for test in opened.tests.values() for e in _effects(detector, names, test, settings, report)]
+    tests = list(opened.tests.values())
+    scored = [_scores(detector, names, test, settings, report) for test in tests]
+    effects = [e for test, pair in zip(tests, scored, strict=True) for e in _effects(test, pair, opened.cell.protocol)]
+    path.parent.mkdir(exist_ok=True)
+    write_parquet(_together(tests, scored), kept)
     found = StatisticsReport(
         cell=opened.cell.id,
         detector=opened.cell.detector.title,
@@ -112,40 +120,64 @@ def probe_statistics(
         modules=names,
         settings=settings,
         effects=tuple(effects),
+        scores=provenance.file_hash(kept),
         **identity,
     )
-    path.parent.mkdir(exist_ok=True)
     found.save(path)
     return found, False
 
 
-def _effects(
+def _scores(
     detector: Detector, names: Sequence[str], test: EvaluationSet, settings: StatisticsSettings, report: Report
-) -> list[Effect]:
-    """Of the whole set, and of each forgery with the set's real faces."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of every face, before and after."""
     if not len(test.frames):
         raise ConfigError(f"test set '{test.name}' has no faces to score")
     before = score(detector, test.frames, settings.batch_size, partial(report, f"{test.name}: before"))
     with changed(detector, names, settings.mean, settings.variance):
         after = score(detector, test.frames, settings.batch_size, partial(report, f"{test.name}: after"))
+    return before, after
+
+
+def _together(tests: Sequence[EvaluationSet], scored: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
+    """Every score, with its test set and whether the statistics were changed."""
+    rows = [
+        scores.assign(test=test.name, changed=when)
+        for test, pair in zip(tests, scored, strict=True)
+        for when, scores in zip(("before", "after"), pair, strict=True)
+    ]
+    return pd.concat(rows, ignore_index=True)[["test", "changed", *SCORE_COLUMNS]]
+
+
+def _effects(test: EvaluationSet, scored: tuple[pd.DataFrame, pd.DataFrame], protocol: Protocol) -> list[Effect]:
+    """Of the whole set, and of each forgery with the set's real faces; by face and by video."""
+    before, after = scored
     fakes = sorted(before.loc[before["label"] == 1, "method"].astype(str).unique())
     found = []
     for method in fakes if len(fakes) == 1 else ["", *fakes]:
-        rows = (before["label"] == 0) | (before["method"] == method) if method else before["label"] >= 0
-        (acc_before, loss_before), (acc_after, loss_after) = _measured(before[rows]), _measured(after[rows])
-        found.append(
-            Effect(
-                test=test.name,
-                role=test.role,
-                method=method,
-                n_real=int((before.loc[rows, "label"] == 0).sum()),
-                n_fake=int((before.loc[rows, "label"] == 1).sum()),
-                acc_before=acc_before,
-                acc_after=acc_after,
-                log_loss_before=loss_before,
-                log_loss_after=loss_after,
+
+        def of(rows: pd.DataFrame, method: str = method) -> pd.DataFrame:
+            return rows[(rows["label"] == 0) | (rows["method"] == method)] if method and len(fakes) > 1 else rows
+
+        missing = of(test.missing)
+        videos = [video_level(of(rows), missing, protocol) for rows in scored]
+        levels: tuple[tuple[Level, list[pd.DataFrame]], ...] = (("frame", [of(before), of(after)]), ("video", videos))
+        for level, (one, other) in levels:
+            (acc_before, loss_before), (acc_after, loss_after) = _measured(one), _measured(other)
+            found.append(
+                Effect(
+                    test=test.name,
+                    role=test.role,
+                    method=method,
+                    level=level,
+                    n_real=int((one["label"] == 0).sum()),
+                    n_fake=int((one["label"] == 1).sum()),
+                    acc_before=acc_before,
+                    acc_after=acc_after,
+                    log_loss_before=loss_before,
+                    log_loss_after=loss_after,
+                )
             )
-        )
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -84,35 +84,79 @@ class Comparison:
             column: detector, test set, level and metric.
             optimizers: titles; None takes the grid's.
         """
-        found = {name: self.seeds(name, column) for name in optimizers or self.index.grid.optimizers}
-        differences = [(a, b, _difference(found[a], found[b])) for a, b in combinations(found, 2)]
-        corrected = iter(holm([d.p for _, _, d in differences if isinstance(d, Difference)]))
-        return [Pair(a, b, None, None, d) if isinstance(d, str) else Pair(a, b, d, next(corrected)) for a, b, d in differences]
+        return pairs_of({name: self.seeds(name, column) for name in optimizers or self.index.grid.optimizers})
 
     def best(self, column: Column) -> tuple[str | None, str]:
-        """The optimizer that is best in a column and significantly better than the runner-up, or None and why.
-
-        The pair is corrected with all pairs of the column, since which two are at the top was seen in the same numbers.
-        """
-        found = {name: self.seeds(name, column).values() for name in self.index.grid.optimizers}
-        numbers = {name: [d.value for d in of if isinstance(d, Drawn)] for name, of in found.items()}
-        means = {name: fmean(values) for name, values in numbers.items() if values}
-        if len(means) < 2:
-            reasons = [d for of in found.values() for d in of if isinstance(d, str)]
-            return None, f"not tested: {reasons[0]}" if reasons else "nothing to compare with"
-        sign = -1 if column.metric in LOWER_IS_BETTER else 1
-        first, second = sorted(means, key=lambda name: -sign * means[name])[:2]
-        pair = next(p for p in self.pairs(column) if {p.first, p.second} == {first, second})
-        if pair.difference is None:
-            return None, f"not tested: {pair.reason}"
-        ahead = sign * pair.difference.value * (1 if pair.first == first else -1) > 0
-        return (first, "") if pair.significant and ahead else (None, NOT_SIGNIFICANT)
+        """The optimizer that is best in a column and significantly better than the runner-up, or None and why."""
+        found = leading({name: self.seeds(name, column) for name in self.index.grid.optimizers}, column.metric in LOWER_IS_BETTER)
+        return found.best, found.reason
 
 
 NOT_SIGNIFICANT = "the best does not differ significantly from the runner-up"
 
+Seeds = Mapping[int, Drawn | str]
+"""Seed -> a number with its draws, or why there is none."""
 
-def _difference(first: dict[int, Drawn | str], second: dict[int, Drawn | str]) -> Difference | str:
+
+def pairs_of(*groups: Mapping[str, Seeds]) -> list[Pair]:
+    """Every pair of competitors, with p values corrected (Holm) for the number of pairs that could be compared.
+
+    Args:
+        groups: name -> its seeds; pairs are made within a group and corrected over all.
+    """
+    differences = [(a, b, _difference(found[a], found[b])) for found in groups for a, b in combinations(found, 2)]
+    corrected = iter(holm([d.p for _, _, d in differences if isinstance(d, Difference)]))
+    return [Pair(a, b, None, None, d) if isinstance(d, str) else Pair(a, b, d, next(corrected)) for a, b, d in differences]
+
+
+@dataclass(frozen=True)
+class Leading:
+    """Who leads among competitors by more than chance.
+
+    Attributes:
+        best: it is significantly better than the runner-up; None where it is not or that cannot be tested.
+        second: the runner-up, where there is a `best` and a third that the runner-up is significantly better than; else None.
+        reason: why there is no `best`; else "".
+    """
+
+    best: str | None
+    second: str | None = None
+    reason: str = ""
+
+
+def leading(found: Mapping[str, Seeds], lower_is_better: bool = False, tested: Sequence[Pair] | None = None) -> Leading:
+    """Test the best against the runner-up, and that one against the third.
+
+    Their pairs are corrected with all pairs, since which of them are at the top was seen in the same numbers.
+
+    Args:
+        found: name -> its seeds.
+        lower_is_better: for error rates and losses.
+        tested: `pairs_of` them and of more that they are corrected with; None: of them alone.
+    """
+    numbers = {name: [d.value for d in of.values() if isinstance(d, Drawn)] for name, of in found.items()}
+    means = {name: fmean(values) for name, values in numbers.items() if values}
+    if len(means) < 2:
+        reasons = [d for of in found.values() for d in of.values() if isinstance(d, str)]
+        return Leading(None, reason=f"not tested: {reasons[0]}" if reasons else "nothing to compare with")
+    sign = -1 if lower_is_better else 1
+    top = sorted(means, key=lambda name: -sign * means[name])[:3]
+    pairs = {frozenset((p.first, p.second)): p for p in (pairs_of(found) if tested is None else tested)}
+
+    def beats(first: str, second: str) -> str:
+        pair = pairs[frozenset((first, second))]
+        if pair.difference is None:
+            return f"not tested: {pair.reason}"
+        ahead = sign * pair.difference.value * (1 if pair.first == first else -1) > 0
+        return "" if pair.significant and ahead else NOT_SIGNIFICANT
+
+    reason = beats(*top[:2])
+    if reason:
+        return Leading(None, reason=reason)
+    return Leading(top[0], top[1] if len(top) > 2 and not beats(*top[1:]) else None)
+
+
+def _difference(first: Seeds, second: Seeds) -> Difference | str:
     """Paired over the seeds that both have on the same videos, or why there are none."""
     points, draws, why = [], [], ""
     for seed, a in first.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,8 @@ class GridIndex:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise RecordError(f"{folder} does not exist: this grid was never started; run `dfgrid grid run {folder.name}`")
-        grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `dfgrid grid run {folder.name}`")
+            raise RecordError(never_started(folder))
+        grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `{run_command(folder.name)}`")
         records: dict[str, Record] = {}
         reasons: dict[str, str] = {}
         for wanted in grid.cells:
@@ -164,6 +165,23 @@ class GridIndex:
                 if cell.optimizer_name:
                     return cell.optimizer_name
         return title
+
+
+def run_command(name: str) -> str:
+    """What starts the grid whose folder has this name; drawn runs end in "-mini"."""
+    return f"dfgrid grid run {name.removesuffix('-mini')} --data mini" if name.endswith("-mini") else f"dfgrid grid run {name}"
+
+
+def never_started(folder: Path) -> str:
+    """The sentence about a grid's folder that is not there: what to run, and which grids of a like name are there."""
+    near = difflib.get_close_matches(folder.name, grids_in(folder.parent), 3, 0.5)
+    hint = f", or take {' or '.join(near)}, which {'is' if len(near) == 1 else 'are'} there" if near else ""
+    return f"{folder} does not exist: this grid was never started; run `{run_command(folder.name)}`{hint}"
+
+
+def grids_in(runs: Path) -> list[str]:
+    """Names of the grids in a folder of runs; none where it is not there."""
+    return sorted(path.parent.name for path in runs.glob("*/grid.json"))
 
 
 def _read_cell(folder: Path, wanted: WantedCell) -> Record | str:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from results.files import RecordError
 from results.index import GridIndex
 from results.record import Level, Metric, Record
-from results.resampling import FEWEST, Rules, draws, evaluate, interval, sample
+from results.resampling import FEWEST, Rules, Sample, draws, evaluate, interval, sample
 from results.scores import load_scores
 from results.selection import Chosen, select, selection_named
 
@@ -25,6 +26,8 @@ FOLDER = ".resampled"
 """In the grid's folder. It may be deleted at any time: it is computed again."""
 SAME = 1e-6
 """Scores are float32: how far a metric computed from them may lie from the record's."""
+KEPT = 2
+"""Version of what is kept in `FOLDER`."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class Drawn:
         value: on the whole set; the mean over the evaluations that the selection rule takes.
         draws: (B,) on each draw of videos.
         videos: SHA-256 over the names and classes of the videos: equal means that draws are paired.
+        reals: SHA-256 over the names of the real ones: test sets that share them are drawn together.
     """
 
     value: float
     draws: NDArray[np.float64]
     videos: str
+    reals: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -92,7 +97,7 @@ class Resampled:
         kept = self.index.folder / FOLDER / f"{cell}-{self.selection.name}-{metric}.npz"
         status = scores.stat()
         identity = [hashlib.sha256(record.model_dump_json().encode()).hexdigest(), status.st_size, status.st_mtime_ns]
-        identity += [self.count, self.seed, FEWEST]
+        identity += [self.count, self.seed, FEWEST, KEPT]
         found = _read(kept, identity)
         if found is None:
             found = self._computed(record, scores, metric)
@@ -119,13 +124,26 @@ class Resampled:
         if recorded is None:
             raise RecordError(f"not defined: {chosen.undefined[metric]}")
         samples = [sample(rows[rows["epoch"] == epoch], chosen.level, rules) for epoch in chosen.epochs]
-        first = samples[0]
         value = float(np.mean([evaluate(one, metric)[0] for one in samples])) if all(len(s.labels) for s in samples) else np.nan
         if not abs(value - recorded) <= SAME:
             raise RecordError(
                 f"{source} does not match the record: {metric} of {chosen.test} ({chosen.level} level) is {value:.6f} by the "
                 f"scores and {recorded:.6f} by the record; run the cell again"
             )
+        return self.drawn(samples, metric, value)
+
+    def drawn(self, samples: Sequence[Sample], metric: Metric, value: float) -> Drawn:
+        """Draws of the mean of a metric over evaluations of the same videos.
+
+        Args:
+            samples: one an evaluation.
+            metric: which.
+            value: on the whole set.
+
+        Raises:
+            RecordError: too few videos.
+        """
+        first = samples[0]
         if min(first.n_real, first.n_fake) < FEWEST:
             raise RecordError(
                 f"too few videos to resample ({first.n_real} real, {first.n_fake} fake; {FEWEST} of each are the least)"
@@ -134,13 +152,18 @@ class Resampled:
         if sizes not in self._copies:
             self._copies[sizes] = draws(*sizes, self.count, self.seed)
         drawn = np.mean([evaluate(one, metric, self._copies[sizes]) for one in samples], axis=0)
-        named = "\n".join(("real", *first.names[: first.n_real], "fake", *first.names[first.n_real :]))
-        return Drawn(value, drawn.astype(np.float32).astype(np.float64), hashlib.sha256(named.encode()).hexdigest())
+        reals = "\n".join(first.names[: first.n_real])
+        named = "\n".join(("real", reals, "fake", *first.names[first.n_real :]))
+        return Drawn(value, drawn.astype(np.float32).astype(np.float64), _digest(named), _digest(reals))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write(path: Path, identity: list[Any], found: dict[tuple[str, Level], Drawn | str]) -> None:
     """Atomically: readers of several processes see a whole file or none."""
-    head = [[*key, *((d,) if isinstance(d, str) else (d.value, d.videos))] for key, d in found.items()]
+    head = [[*key, *((d,) if isinstance(d, str) else (d.value, d.videos, d.reals))] for key, d in found.items()]
     matrix = [d.draws for d in found.values() if isinstance(d, Drawn)]
     path.parent.mkdir(exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
@@ -165,5 +188,5 @@ def _read(path: Path, identity: list[Any]) -> dict[tuple[str, Level], Drawn | st
     found: dict[tuple[str, Level], Drawn | str] = {}
     for test, level, *rest in head:
         assert level in get_args(Level)
-        found[test, level] = rest[0] if len(rest) == 1 else Drawn(rest[0], next(matrix), rest[1])
+        found[test, level] = rest[0] if len(rest) == 1 else Drawn(rest[0], next(matrix), rest[1], rest[2])
     return found

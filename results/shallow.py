@@ -1,4 +1,8 @@
-"""probes/statistics.json: what one cell's accuracy and loss do when channel statistics of its shallow features are changed."""
+"""probes/statistics.json: what one cell's accuracy and loss do when channel statistics of its shallow features are changed.
+
+The scores that it was measured from stand beside it in statistics.parquet: columns test, changed ("before" or "after"), dataset,
+method, video, frame, key, label, score, a row a face, as in `results.scores`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from results.files import FORMAT, dump, read_model, write_atomically
-from results.record import Role, Strict
+from results.record import Level, Role, Strict
 
 
 class StatisticsSettings(Strict):
@@ -31,14 +35,16 @@ class Effect(Strict):
     Attributes:
         test, role: as in `Measure`.
         method: of the fake faces; "" for all that the set has.
-        n_real, n_fake: faces.
-        acc_before, acc_after: frame accuracy at 0.5, in [0, 1].
+        level: "frame", or "video" as the cell's protocol defines one.
+        n_real, n_fake: examples of that level.
+        acc_before, acc_after: accuracy at 0.5, in [0, 1].
         log_loss_before, log_loss_after: mean cross entropy, nats.
     """
 
     test: str
     role: Role
     method: str = ""
+    level: Level = "frame"
     n_real: int = Field(ge=0)
     n_fake: int = Field(ge=0)
     acc_before: float = Field(ge=0, le=1)
@@ -59,6 +65,7 @@ class StatisticsReport(Strict):
         modules: whose output was changed.
         settings: of the probe.
         effects: of each test set, and of each forgery in it.
+        scores: SHA-256 of the scores' file; "" where an older version kept none.
     """
 
     format: Literal[1] = FORMAT
@@ -74,6 +81,12 @@ class StatisticsReport(Strict):
     modules: tuple[str, ...]
     settings: StatisticsSettings
     effects: tuple[Effect, ...]
+    scores: str = ""
+
+    def effect(self, test: str, level: Level) -> Effect | None:
+        """What a whole test set did; None where it was not probed at that level."""
+        of = [e for e in self.effects if (e.test, e.level) == (test, level)]
+        return next((e for e in of if not e.method), of[0] if len(of) == 1 else None)
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from results.index import GridIndex
+from results.index import GridIndex, run_command
 from results.record import Level, Measure, Metric, Provenance, Record
 from results.selection import Selection
 
@@ -34,7 +34,7 @@ def trail(
         checkpoint += f" Some cells have only {min(short)} evaluation{'s' * (min(short) != 1)}: theirs is the mean of those."
     if not records:
         return [
-            f"No cell of grid '{index.grid.name}' has a record yet; run `dfgrid grid run {index.grid.name}` to measure.",
+            f"No cell of grid '{index.grid.name}' has a record yet; run `{run_command(index.grid.name)}` to measure.",
             checkpoint,
         ]
     provenances = [r.provenance for r in records]

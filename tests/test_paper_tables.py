@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from results_grids import measure, provenance, record
+from results_grids import measure, provenance
+from results_papers import as_record
 from rich.console import Console
 
-from benchmark.config import Cell
 from benchmark.launch import write_index
 from benchmark.study import grid_names, load_grid
 from results.files import RecordError
@@ -33,7 +33,6 @@ from results.papers.render import (
     write_paper_table,
 )
 from results.printed import DASH
-from results.record import DetectorUsed, OptimizerUsed
 from results.reported import reported
 
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -114,21 +113,7 @@ def records_of(name: str, auc: float | dict[str, float] = 0.9, **more: Any) -> G
         return GridIndex(GridIndex.read(folder).grid, records, {})
 
 
-def as_record(cell: Cell, found: list[Any], **more: Any) -> Any:
-    fields: dict[str, Any] = {
-        "detector": DetectorUsed(name=cell.detector.name, label=cell.detector.label, settings=cell.detector.settings),
-        "optimizer": OptimizerUsed(
-            name=cell.optimizer.name, label=cell.optimizer.label, settings=cell.optimizer.settings, base=cell.base.name
-        ),
-        "seed": cell.seed,
-        "grid": cell.grid,
-        "protocol": cell.protocol.model_dump(mode="json"),
-    }
-    base = record(cell.id, found)
-    return base.model_copy(update=fields | more)
-
-
-@pytest.mark.parametrize("name", [n for n, t in PAPER_TABLES.items() if t.grid])
+@pytest.mark.parametrize("name", [n for n, t in PAPER_TABLES.items() if not t.probed])
 def test_every_cell_that_is_no_other_papers_comes_from_the_grid(name: str) -> None:
     layout = PAPER_TABLES[name]
     table = build_paper_table(layout, "measured", records_of(layout.grid))
@@ -179,7 +164,7 @@ def test_cells_that_were_not_run_are_dashes_with_the_reason(tmp_path: Path) -> N
         "not run yet",
         "a column of this average has no number",
     }
-    assert "No cell has a record yet; run `dfgrid grid run pim/table6`." in table.trail
+    assert "No cell has a record yet; run `dfgrid grid run pim/table6 --data mini`." in table.trail
 
 
 def test_cells_under_another_protocol_are_marked() -> None:
@@ -211,10 +196,38 @@ def test_some_seeds_are_said_and_their_spread_printed() -> None:
     assert "with uncommitted changes" in entry.notes[0]
 
 
-@pytest.mark.parametrize("name", ["pim/2", "pim/3"])
-def test_tables_of_the_probe_say_what_to_run(name: str) -> None:
-    table = build_paper_table(PAPER_TABLES[name], "measured")
-    assert all(e.text == DASH and "`dfgrid probe statistics`" in e.notes[0] for line in table.entries for e in line)
+@pytest.mark.parametrize("name", PAPER_TABLES)
+def test_latex_is_whole(name: str) -> None:
+    """What a compiler would stop at, for machines without one: braces, environments, columns of every row, bare characters."""
+    tables = [build_paper_table(PAPER_TABLES[name])]
+    if not PAPER_TABLES[name].probed:
+        tables.append(build_paper_table(PAPER_TABLES[name], "beside", records_of(PAPER_TABLES[name].grid)))
+    for table in tables:
+        text = re.sub(r"^%.*$", "", paper_latex(table), flags=re.MULTILINE)
+        depth = 0
+        for brace in re.findall(r"(?<!\\)[{}]", text):
+            depth += 1 if brace == "{" else -1
+            assert depth >= 0
+        assert depth == 0
+        opened: list[str] = []
+        for word, environment in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+            if word == "begin":
+                opened.append(environment)
+            else:
+                assert opened.pop() == environment
+        assert not opened
+        rules = re.findall(r"\\(toprule|midrule|bottomrule)", text)
+        assert (rules[0], rules[-1], rules.count("toprule"), rules.count("bottomrule")) == ("toprule", "bottomrule", 1, 1)
+        (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
+        body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(rows) >= len(table.entries) + 1
+        for row in rows:
+            merged = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+            assert len(re.findall(r"(?<!\\)&", row)) + 1 + sum(merged) == len(columns)
+        spans = [tuple(map(int, span)) for span in re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", text)]
+        assert all(len(table.layout.stubs) < a <= b <= len(columns) for a, b in spans)
+        assert not re.search(r"(?<!\\)(%(?!\n)|[#_$^~])", text.replace("}~", "}"))
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -252,5 +265,5 @@ def test_wrong_names() -> None:
 
 
 def test_every_table_has_its_grid() -> None:
-    wanted = {table.grid for table in PAPER_TABLES.values() if table.grid}
+    wanted = {table.grid for table in PAPER_TABLES.values()}
     assert wanted - {load_grid(name).name for name in grid_names()} == set()

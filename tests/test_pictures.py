@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_run import CONTENT
@@ -73,21 +75,27 @@ def test_the_report_begins_with_the_records_numbers(grid: Path, data: Path) -> N
     assert not was_there
     path = trained[0].path.parent / "probes" / "statistics.json"
     assert StatisticsReport.load(path) == report
-    assert [(e.test, e.method) for e in report.effects] == [("NeuralTextures", "NeuralTextures"), ("mini-b", "Celeb-synthesis")]
+    sets = [("NeuralTextures", "NeuralTextures"), ("mini-b", "Celeb-synthesis")]
+    assert [(e.test, e.method, e.level) for e in report.effects] == [(*s, level) for s in sets for level in ("frame", "video")]
     record = Record.load(trained[0].path.parent / "record.json")
     for effect in report.effects:
-        (kept,) = [m for m in record.measures if (m.test, m.level, m.step) == (effect.test, "frame", record.steps)]
+        (kept,) = [m for m in record.measures if (m.test, m.level, m.step) == (effect.test, effect.level, record.steps)]
         assert (effect.acc_before, effect.n_real, effect.n_fake) == (kept.acc, kept.n_real, kept.n_fake)
         assert effect.log_loss_before == pytest.approx(kept.log_loss, abs=1e-6)
         assert effect.log_loss_after != effect.log_loss_before
     assert probe_statistics(trained[0], data, StatisticsSettings()) == (report, True)
+    scores = path.with_suffix(".parquet")
+    assert sha256(scores.read_bytes()).hexdigest() == report.scores
+    assert len(pd.read_parquet(scores)) == 2 * sum(e.n_real + e.n_fake for e in report.effects if e.level == "frame")
+    scores.unlink()
+    assert probe_statistics(trained[0], data, StatisticsSettings()) == (report, False)
     same, was_there = probe_statistics(trained[0], data, StatisticsSettings(mean=1.0, variance=1.0))
     assert not was_there
     assert [e.log_loss_after for e in same.effects] == pytest.approx([e.log_loss_before for e in same.effects], abs=1e-5)
 
 
 def test_statistics_on_the_command_line(grid: Path, data: Path) -> None:
-    done = CliRunner().invoke(app, ["probe", "statistics", str(grid), "--data", str(data)])
+    done = CliRunner().invoke(app, ["probe", "statistics", grid.name, "--runs", str(grid.parent), "--data", str(data)])
     assert done.exit_code == 0, done.output
     assert "Accuracy under changed shallow statistics" in done.output
     assert "resnet10 / sam / 0" in done.output

@@ -114,7 +114,7 @@ def test_what_is_no_checkpoint_is_refused(cell: Path, data: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="neither a grid's folder"):
         find_trained([tmp_path / "empty"])
-    with pytest.raises(ConfigError, match="does not exist; give folders of grids"):
+    with pytest.raises(ConfigError, match="does not exist; give names of grids"):
         find_trained([tmp_path / "nothing.pt"])
     (cell / "record.json").unlink()
     with pytest.raises(ConfigError, match="is a cell that is not finished"):

@@ -11,7 +11,8 @@ from results_scores import scored_grid
 from typer.testing import CliRunner
 
 from benchmark.cli import app
-from results.audit.ours import _rounds, audit_grid
+from results.audit.grid import audit_grid
+from results.audit.ours import rounds
 from results.index import GridIndex
 from results.record import Record
 from results.tables import write_tables
@@ -57,11 +58,11 @@ def test_a_changed_digit_is_found(grid: Path) -> None:
 
 
 def test_a_tie_may_be_rounded_either_way() -> None:
-    assert _rounds(50.625, "50.62")
-    assert _rounds(50.625, "50.63")
-    assert not _rounds(50.6249, "50.63")
-    assert not _rounds(None, "50.63")
-    assert _rounds(0.5, None)  # nothing is printed
+    assert rounds(50.625, "50.62")
+    assert rounds(50.625, "50.63")
+    assert not rounds(50.6249, "50.63")
+    assert not rounds(None, "50.63")
+    assert rounds(0.5, None)  # nothing is printed
 
 
 def test_changed_scores_and_records_are_found(grid: Path) -> None:
@@ -109,7 +110,8 @@ def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     assert "4 holds, 0 contradicted, 0 undecidable" in done.output
     assert page.read_text().startswith("# Audit: demo, recomputed")
     done = CliRunner().invoke(app, ["audit", "nothing", "--runs", str(kept.parent)])
-    assert "or the name of a grid below --runs" in str(done.exception)
+    assert "nothing to audit is called 'nothing'; say a paper (roga, pim)" in str(done.exception)
+    assert "a grid that was run (demo)" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -27,19 +27,30 @@ def audit(
 
     Of a grid: whether its records follow from the kept scores, its printed tables from both, and what is bold is best.
     """
+    from difflib import get_close_matches
+
     from rich.markup import escape
 
     from results.audit import CLAIMS, PAPERS
     from results.audit import audit as recompute
-    from results.audit.ours import audit_grid
+    from results.audit.grid import audit_grid
     from results.audit.pages import PAPERS_TITLE, frame, markdown
     from results.files import RecordError, write_atomically
-    from results.index import GridIndex
+    from results.index import GridIndex, grids_in
 
     if out is not None and out.suffix not in (".md", ".csv"):
         raise RecordError(f"--out {out}: the audit is written as .md or .csv")
     grids = [name for name in names or () if name not in (*PAPERS, *CLAIMS) and (runs / name / "grid.json").is_file()]
     papers = [name for name in names or PAPERS if name not in grids]
+    for name in papers:
+        if name not in (*PAPERS, *CLAIMS):
+            known = [*PAPERS, *CLAIMS, *grids_in(runs)]
+            near = get_close_matches(name, known, 3, 0.5)
+            raise RecordError(
+                f"nothing to audit is called '{name}'{'; the nearest are ' + ', '.join(near) if near else ''}; say a paper "
+                f"({', '.join(PAPERS)}), a claim (such as {next(iter(CLAIMS))}) or a grid that was run "
+                f"({', '.join(grids_in(runs)) or f'there is none in {runs}'})"
+            )
     findings = [*recompute(tuple(papers)), *(f for name in grids for f in audit_grid(GridIndex.read(runs / name)))]
     for f in findings:
         console.print(f"[bold]{f.claim.id}[/]  [{STYLE[f.verdict]}]{f.verdict}[/] ({f.score} checks hold)  {escape(f.claim.claim)}")

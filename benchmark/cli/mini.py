@@ -54,9 +54,9 @@ def run_mini(
     outcome = run_grid(study, runs, home, device, workers, only, threads, launcher=launcher, address=address, replace=replace)
     if outcome is not None and outcome.stopped:
         return outcome
-    layout = next((table for table in PAPER_TABLES.values() if f"{table.grid}-mini" == study.name), None)
-    if layout is None:
+    layouts = [table for table in PAPER_TABLES.values() if table.folder(mini=True) == study.name]
+    if not layouts:
         show_table(runs / study.name)
-    else:
+    for layout in layouts:
         show_paper_table(layout.name, "measured", runs, mini=True)
     return outcome

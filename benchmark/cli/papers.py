@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -11,19 +11,28 @@ from rich.table import Table
 from benchmark.cli.console import console
 
 Mode = Annotated[
-    str, typer.Option("--mode", help="Of a paper's table: reported, measured, or beside (measured, and how far from reported).")
+    str | None,
+    typer.Option(
+        "--mode", help="Of a paper's table: reported (the default), measured, or beside (measured, and how far from reported)."
+    ),
 ]
 Mini = Annotated[
     bool, typer.Option("--mini", help="Of a paper's table: take the run on drawn mini data (dfgrid grid run GRID --data mini).")
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Write a paper's table here; measured ones go to the run's tables/ where nothing is said."),
+    typer.Option("--out", "-o", help="Folder to write to; where nothing is said, measured tables go to the run's tables/."),
 ]
 
 
 def show_paper_table(
-    name: str, mode: str, runs: Path, mini: bool = False, selection: str | None = None, out: Path | None = None
+    name: str,
+    mode: str,
+    runs: Path,
+    mini: bool = False,
+    selection: str | None = None,
+    out: Path | None = None,
+    bold: Literal["significant", "best"] = "significant",
 ) -> None:
     """Print a paper's table; write it as CSV (as printed and tidy), Markdown and LaTeX.
 
@@ -43,15 +52,20 @@ def show_paper_table(
     layout = paper_table_named(name)
     if mode not in get_args(Modes):
         raise RecordError(f"--mode {mode}: unknown; say {', '.join(get_args(Modes))}")
-    folder = runs / f"{layout.grid}{'-mini' * mini}"
+    if mode == "reported" and (mini or selection is not None):
+        option = "--mini" if mini else "--selection"
+        raise RecordError(f"{option} is for measured numbers; say --mode measured or --mode beside with it")
+    folder = runs / layout.folder(mini)
     index = None
-    if mode != "reported" and layout.grid:
+    if mode != "reported":
         if not folder.is_dir():
-            drawn = "" if mini or not (runs / f"{layout.grid}-mini").is_dir() else ", or say --mini: a run on drawn data is there"
-            raise RecordError(f"{name} has no records in {runs} yet; run `{layout.command}{' --data mini' * mini}`{drawn}")
+            drawn = not mini and (runs / layout.folder(mini=True)).is_dir()
+            there = ", or add --mini for the run on drawn data that is there" if drawn else ""
+            raise RecordError(f"{name} has no records in {runs} yet; run `{layout.command(mini)}`{there}")
         index = GridIndex.read(folder)
-    selection = selection or (protocol_selection(index.records.values()) if index and index.records else "source_val")
-    table = build_paper_table(layout, mode, index, selection)  # type: ignore[arg-type]
+    if selection is None and index and index.records and not layout.probed:
+        selection = protocol_selection(index.records.values())
+    table = build_paper_table(layout, mode, index, selection, bold)  # type: ignore[arg-type]
     console.print(PaperTerminal(table))
     target = out or (folder / "tables" if index else None)
     if target is not None:
@@ -67,5 +81,5 @@ def tables() -> None:
     for column in ("name", "what it shows", "measured by"):
         shown.add_column(column, overflow="fold")
     for name, layout in PAPER_TABLES.items():
-        shown.add_row(name, layout.title, layout.command)
+        shown.add_row(name, layout.title, layout.command())
     console.print(shown)

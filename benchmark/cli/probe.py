@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmark.cli import probe_statistics
 from benchmark.cli.console import console, errors, progress
-from benchmark.cli.options import Data, Device, check_device
+from benchmark.cli.options import Data, Device, Runs, check_device
 from benchmark.cli.reference import Plugins, load
 
 probe_app = typer.Typer(help="Look at trained cells: how flat the loss is, what shallow statistics do.", no_args_is_help=True)
@@ -23,8 +23,9 @@ SHOWN_RADIUS = 0.05
 
 @probe_app.command("sharpness")
 def sharpness(
-    trained: Annotated[list[Path], typer.Argument(help="Folders of grids or of cells (below runs/), or checkpoints.")],
+    trained: Annotated[list[Path], typer.Argument(help="Names of grids that were run, folders of grids or cells, or checkpoints.")],
     data: Data = Path("data"),
+    runs: Runs = Path("runs"),
     radius: Annotated[
         list[float] | None, typer.Option("--radius", help="l2 radius in the weights; may be given often. Default: 0.01 0.05 0.1.")
     ] = None,
@@ -47,7 +48,7 @@ def sharpness(
     check_device(device)
     asked: dict[str, Any] = {"radii": tuple(sorted(set(radius)))} if radius else {}
     settings = ProbeSettings(steps=steps, directions=directions, faces=faces, seed=seed, batch_size=batch_size, **asked)
-    found, missing = find_trained(trained)
+    found, missing = find_trained(trained, runs)
     rows, known = [], 0
     with progress() as bar:
         whole = bar.add_task("probe", total=len(found), unit="cell")

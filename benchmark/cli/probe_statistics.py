@@ -10,22 +10,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.console import console, errors, progress
-from benchmark.cli.options import Data, Device, check_device
+from benchmark.cli.options import Data, Device, Runs, check_device
 from benchmark.cli.reference import Plugins, load
 
 
 def statistics(
-    trained: Annotated[list[Path], typer.Argument(help="Folders of grids or of cells (below runs/), or checkpoints.")],
+    trained: Annotated[list[Path], typer.Argument(help="Names of grids that were run, folders of grids or cells, or checkpoints.")],
     data: Data = Path("data"),
+    runs: Runs = Path("runs"),
     mean: Annotated[float, typer.Option(help="Factor of every channel's mean.")] = 1.2,
     variance: Annotated[float, typer.Option(min=0.0, help="Factor of every channel's variance.")] = 0.65,
     batch_size: Annotated[int, typer.Option(min=1, help="Faces that go through the detector together.")] = 64,
     device: Device = "cpu",
     plugin: Plugins = None,
 ) -> None:
-    """Frame accuracy and log loss before and after the channel statistics of shallow features are changed.
+    """Accuracy and log loss, by frame and by video, before and after the channel statistics of shallow features are changed.
 
-    Results go to probes/statistics.json beside each checkpoint; what is there already is not computed again.
+    Results go to probes/statistics.json beside each checkpoint, scores to statistics.parquet; what is there already is not computed
+    again. `dfgrid table pim/2` and `pim/3` show what was found in the grid pim/table2.
     """
     from benchmark.probe import find_trained
     from benchmark.statistics import probe_statistics
@@ -34,7 +36,7 @@ def statistics(
     load(plugin)
     check_device(device)
     settings = StatisticsSettings(mean=mean, variance=variance, batch_size=batch_size)
-    found, missing = find_trained(trained)
+    found, missing = find_trained(trained, runs)
     reports, known = [], 0
     with progress() as bar:
         whole = bar.add_task("probe", total=len(found), unit="cell")
@@ -53,7 +55,7 @@ def statistics(
     console.print(table(reports))
     console.print(
         f"Every channel's mean x {mean:g} and variance x {variance:g} over positions, in the modules that each detector names in "
-        "`shallow`. ACC: of frames, in %, at 0.5; log loss in nats; weights of the last step.",
+        "`shallow`. ACC: in %, at 0.5; log loss in nats; weights of the last step.",
         soft_wrap=True,
     )
     if known:
@@ -63,9 +65,9 @@ def statistics(
 
 
 def table(reports: list[Any]) -> Table:
-    """A row a cell and forgery."""
+    """A row a cell, forgery and level."""
     found = Table(title="Accuracy under changed shallow statistics", title_justify="left")
-    for name in ("cell", "test set", "forgery"):
+    for name in ("cell", "test set", "forgery", "of"):
         found.add_column(name)
     for name in ("ACC\nbefore", "\nafter", "log loss\nbefore", "\nafter"):
         found.add_column(name, justify="right", no_wrap=True)
@@ -78,6 +80,6 @@ def table(reports: list[Any]) -> Table:
                 f"{e.log_loss_before:.4f}",
                 f"{e.log_loss_after:.4f}",
             )
-            found.add_row(escape(cell), escape(e.test), escape(e.method) or "all", *numbers)
+            found.add_row(escape(cell), escape(e.test), escape(e.method) or "all", f"{e.level}s", *numbers)
             cell = ""
     return found

@@ -28,30 +28,26 @@ NUMBER = re.compile(r"^(?P<mean>\d+\.?\d*)(±(?P<spread>\d+\.?\d*))?( \[(?P<low>
 TIE = 1e-9
 
 
-def audit_grid(index: GridIndex, tell: Callable[[str], None] = lambda what: None) -> list[Finding]:
-    """Check a grid's records and the tables that lie in its folder.
+def audit_records(index: GridIndex, tell: Callable[[str], None] = lambda what: None) -> list[Finding]:
+    """Check a grid's records against the scores in its folder; `tell` is called with the id of each cell, before it is checked."""
+    says = "Every measure in the records follows from the kept scores"
+    return [_finding(index, "scores", says, partial(_records, index, tell))]
 
-    Args:
-        index: read from a folder.
-        tell: called with the id of each cell that has a record, before it is checked.
 
-    Raises:
-        RecordError: the index has no folder.
-    """
-    if index.folder is None:
-        raise RecordError(f"grid '{index.grid.name}' was not read from a folder; there is nothing to audit")
-    wanted: list[tuple[str, str, Callable[[Evidence], None]]] = [
-        ("scores", "Every measure in the records follows from the kept scores", partial(_records, index, tell))
-    ]
+def audit_tables(index: GridIndex) -> list[Finding]:
+    """Check a grid's own tables, part by part, against the scores in its folder."""
+    findings = []
     for name in index.grid.parts:
         part, end = index.part(name), f"-{name}" if name else ""
-        wanted += [(f"{kind}{end}", f"{says} (table{end})", partial(check, part, end)) for kind, says, check in OF_TABLES]
-    findings = []
-    for kind, says, decide in wanted:
-        evidence = Evidence()
-        decide(evidence)
-        findings.append(Finding(Claim(f"{index.grid.name}-{kind}", index.grid.name, says, decide), tuple(evidence.checks)))
+        for kind, says, check in OF_TABLES:
+            findings.append(_finding(index, f"{kind}{end}", f"{says} (table{end})", partial(check, part, end)))
     return findings
+
+
+def _finding(index: GridIndex, kind: str, says: str, decide: Callable[[Evidence], None]) -> Finding:
+    evidence = Evidence()
+    decide(evidence)
+    return Finding(Claim(f"{index.grid.name}-{kind}", index.grid.name, says, decide), tuple(evidence.checks))
 
 
 def _records(index: GridIndex, tell: Callable[[str], None], evidence: Evidence) -> None:
@@ -175,7 +171,7 @@ def _digits(index: GridIndex, end: str, evidence: Evidence) -> None:
     if printed is None:
         return
     known: dict[str, dict[tuple[str, Level, Metric], float | str]] = {
-        c: _selected(index, c, printed.selection) for c in index.records
+        c: selected(index, c, printed.selection) for c in index.records
     }
     comparison = Comparison(Resampled(index, printed.selection))
     for at, column in printed.columns.items():
@@ -190,8 +186,11 @@ def _digits(index: GridIndex, end: str, evidence: Evidence) -> None:
             if not numbers or any("scores.parquet does not exist" in v for v in values if isinstance(v, str)):
                 unknown.append(f"{row} {text}")
                 continue
-            expected = _numbers(numbers, column.metric, comparison.interval(str(row), column))
-            off = [name for name in match.groupdict() if name != "note" and not _rounds(expected.get(name), match[name])]
+            scale = 1 if column.metric == "log_loss" else 100
+            interval = comparison.interval(str(row), column)
+            ends = None if interval is None else (scale * interval[0], scale * interval[1])
+            expected = numbers_of([scale * number for number in numbers], ends)
+            off = [name for name in match.groupdict() if name != "note" and not rounds(expected.get(name), match[name])]
             right += not off
             shown = str(text).removesuffix(match["note"] or "")
             wrong += [f"{row}: {shown} printed, {name} {expected.get(name, 'not there')} recomputed" for name in off]
@@ -200,7 +199,7 @@ def _digits(index: GridIndex, end: str, evidence: Evidence) -> None:
         evidence.check(statement, text, False if wrong else None if unknown else True)
 
 
-def _selected(index: GridIndex, cell: str, selection: str) -> dict[tuple[str, Level, Metric], float | str]:
+def selected(index: GridIndex, cell: str, selection: str) -> dict[tuple[str, Level, Metric], float | str]:
     """What the scores of one cell give at the checkpoints that the rule selects, or why nothing."""
     record = index.records[cell]
     found: dict[tuple[str, Level, Metric], float | str] = {}
@@ -222,14 +221,13 @@ def _selected(index: GridIndex, cell: str, selection: str) -> dict[tuple[str, Le
     return found
 
 
-def _numbers(values: list[float], metric: Metric, interval: tuple[float, float] | None) -> dict[str, float]:
-    """Mean, deviation and interval in the table's unit, under the names of `NUMBER`'s groups."""
-    scale = 1 if metric == "log_loss" else 100
-    found = {"mean": scale * fmean(values)} | ({"spread": scale * stdev(values)} if len(values) > 1 else {})
-    return found | (dict(zip(("low", "high"), (scale * end for end in interval), strict=True)) if interval else {})
+def numbers_of(values: list[float], interval: tuple[float, float] | None = None) -> dict[str, float]:
+    """Mean, deviation and interval, under the names of `NUMBER`'s groups."""
+    found = {"mean": fmean(values)} | ({"spread": stdev(values)} if len(values) > 1 else {})
+    return found | (dict(zip(("low", "high"), interval, strict=True)) if interval else {})
 
 
-def _rounds(value: float | None, printed: str | None) -> bool:
+def rounds(value: float | None, printed: str | None) -> bool:
     """Whether a number is printed as it rounds; of two neighbours equally near, which the last bit decides, either will do."""
     if printed is None:
         return True
@@ -258,8 +256,8 @@ def _means(index: GridIndex, end: str, evidence: Evidence) -> None:
             if match is None:
                 continue
             mean = (1 if c.metric == "log_loss" else 100) * float(values.mean())
-            right += _rounds(mean, match["mean"])
-            if not _rounds(mean, match["mean"]):
+            right += rounds(mean, match["mean"])
+            if not rounds(mean, match["mean"]):
                 wrong.append(f"{row}: {match['mean']} printed, {mean:.6g} from {len(values)} seeds")
         statement = f"{c.detector}, {c.test}, {c.level} {METRIC_TITLES[c.metric]}: averages"
         evidence.check(statement, f"{right} add up" + "".join(f"; {w}" for w in wrong), not wrong)

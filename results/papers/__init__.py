@@ -17,6 +17,12 @@ def looks_like_a_paper_table(name: str) -> bool:
     return "/" in name and (name.partition("/")[0] in papers or bool(difflib.get_close_matches(name, PAPER_TABLES, 1, 0.6)))
 
 
+def nearest_paper_tables(word: str) -> list[str]:
+    """At most three names that a user may have meant; none where it resembles no name."""
+    plain = word.lower().replace("-", "/").replace("table", "").strip()
+    return difflib.get_close_matches(plain, PAPER_TABLES, 3, 0.6)
+
+
 def paper_table_named(name: str) -> PaperTable:
     """The table of that name.
 

@@ -13,6 +13,7 @@ from results.index import GridIndex
 from results.papers.evidence import Evidence
 from results.papers.layout import PaperColumn, PaperTable, Where
 from results.papers.printed import PaperEntry, PrintedPaper, emphasis, emphasize
+from results.papers.significance import significant
 from results.printed import DASH
 from results.reported import reported
 
@@ -22,15 +23,20 @@ NOT_PRINTED = "the paper prints no number here"
 
 
 def build_paper_table(
-    layout: PaperTable, mode: Mode = "reported", index: GridIndex | None = None, selection: str = "source_val"
+    layout: PaperTable,
+    mode: Mode = "reported",
+    index: GridIndex | None = None,
+    selection: str | None = None,
+    bold: Literal["significant", "best"] = "significant",
 ) -> PrintedPaper:
     """A paper's table.
 
     Args:
         layout: which; see `PAPER_TABLES`.
         mode: "reported": the paper's digits. "measured": ours. "beside": ours, with the difference to the paper's.
-        index: the grid's records; not needed for "reported", and not for a table that no grid fills.
-        selection: key of `SELECTIONS`; which checkpoint is reported.
+        index: the grid's records; not needed for "reported".
+        selection: key of `SELECTIONS`: which checkpoint is reported. None: source_val; of what was probed, the last.
+        bold: of measured numbers; "significant" as in `results.tables`, or "best": whatever is highest, as the paper marks.
 
     Raises:
         RecordError: an unknown mode or selection, or records that are needed and not given.
@@ -42,27 +48,43 @@ def build_paper_table(
     if keys != [row.key for row in layout.rows]:
         raise RecordError(f"the rows of the layout {layout.name} are not those of reported/{layout.csv}.csv")
     digits = [[str(table[column.csv].iloc[row]) for column in layout.columns] for row in range(len(keys))]
-    remarks = list(table[layout.note]) if layout.note else [""] * len(keys)
     if mode == "reported":
+        remarks = list(table[layout.note]) if layout.note else [""] * len(keys)
         entries = [[_printed(text, remark) for text in line] for line, remark in zip(digits, remarks, strict=True)]
         trail = [f"As printed in {layout.source}. Nothing in this table was measured by dfgrid.", *emphasis(layout)]
-        title = f"{layout.name}: {layout.title} (reported)"
+        return PrintedPaper(layout, mode, f"{layout.name}: {layout.title} (reported)", keys, emphasize(layout, entries), trail)
+    if index is None:
+        raise RecordError(f"{layout.name} has no records yet; run `{layout.command()}`")
+    evidence = Evidence(layout, index, selection_of(layout, selection))
+    entries = measured(evidence)
+    if bold == "best":
+        entries, meaning = emphasize(layout, entries), [f"{s} It may be chance." for s in emphasis(layout)]
     else:
-        if layout.grid and index is None:
-            raise RecordError(f"{layout.name} has no records yet; run `{layout.command}`")
-        evidence = Evidence(layout, index, selection)
-        entries = _measured(layout, evidence)
-        entries = [
-            [replace(entry, reported=text) for entry, text in zip(line, texts, strict=True)]
-            for line, texts in zip(entries, digits, strict=True)
-        ]
-        if mode == "beside":
-            entries = [
-                [_with_difference(entry, column) for entry, column in zip(line, layout.columns, strict=True)] for line in entries
-            ]
-        trail = evidence.trail(mode)
-        title = f"{index.grid.title if index and index.grid.title else layout.name + ': ' + layout.title} ({mode})"
-    return PrintedPaper(layout, mode, title, keys, emphasize(layout, entries), trail)
+        entries, meaning = significant(evidence, entries)
+    entries = [
+        [replace(entry, reported=text) for entry, text in zip(line, texts, strict=True)]
+        for line, texts in zip(entries, digits, strict=True)
+    ]
+    if mode == "beside":
+        entries = [[_with_difference(e, column) for e, column in zip(line, layout.columns, strict=True)] for line in entries]
+    title = index.grid.title or f"{layout.name}: {layout.title}"
+    if index.grid.title and layout.probed:  # two tables share its grid
+        title = f"{layout.name}: {title}"
+    return PrintedPaper(layout, mode, f"{title} ({mode})", keys, entries, evidence.trail(mode, meaning))
+
+
+def selection_of(layout: PaperTable, selection: str | None) -> str:
+    """The rule that a table goes by.
+
+    Raises:
+        RecordError: one that does not fit what was probed.
+    """
+    if layout.probed and selection not in (None, "last"):
+        raise RecordError(
+            f"{layout.name} shows the weights of the last step, which `dfgrid probe statistics` opens, not those of '{selection}'; "
+            "leave out --selection"
+        )
+    return selection or ("last" if layout.probed else "source_val")
 
 
 def _printed(text: str, remark: str) -> PaperEntry:
@@ -72,8 +94,9 @@ def _printed(text: str, remark: str) -> PaperEntry:
     return PaperEntry(text, (remark,) if remark else (), float(text), reported=text)
 
 
-def _measured(layout: PaperTable, evidence: Evidence) -> list[list[PaperEntry]]:
+def measured(evidence: Evidence) -> list[list[PaperEntry]]:
     """Every cell from its records, or a dash with the reason; cells under another protocol than most are marked."""
+    layout = evidence.layout
     entries: list[list[PaperEntry]] = []
     protocols: list[list[str]] = []
     for row in layout.rows:

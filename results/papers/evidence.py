@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from results.files import RecordError
 from results.index import GridIndex
 from results.papers.layout import PaperTable, Where
-from results.papers.printed import emphasis
+from results.probed import Probed
 from results.record import Record
+from results.resampled import Drawn, Resampled
 from results.selection import selection_named
 from results.tidy import protocol_label, tidy
 
@@ -18,33 +20,65 @@ class Evidence:
 
     Args:
         layout: the table that they fill.
-        index: the grid's records; None where no grid fills the table.
+        index: the grid's records.
         selection: key of `SELECTIONS`.
 
     Raises:
         RecordError: no such selection.
     """
 
-    def __init__(self, layout: PaperTable, index: GridIndex | None, selection: str) -> None:
+    def __init__(self, layout: PaperTable, index: GridIndex, selection: str) -> None:
         self.layout, self.index, self.selection = layout, index, selection_named(selection)
+        self.resampled = Resampled(index, selection)
+        self._probed = Probed(index, self.resampled)
+        self._protocols: dict[str, Mapping[str, Any]] = {protocol_label(r): r.protocol for r in index.records.values()}
         self._found: dict[Where, list[tuple[int, float | None, str, str]]] = {}
-        self._protocols: dict[str, Mapping[str, Any]] = {}
-        if index is None:
-            return
         columns = ("part", "detector", "optimizer", "test", "level", "metric", "seed", "value", "reason", "cell")
         for *where, seed, value, reason, cell in tidy(index, selection)[list(columns)].itertuples(index=False, name=None):
             self._found.setdefault(Where(*where), []).append((int(seed), None if reason else float(value), reason, cell))
-        self._protocols = {protocol_label(r): r.protocol for r in index.records.values()}
+
+    @property
+    def command(self) -> str:
+        """What fills the table's grid."""
+        return self.layout.command(mini=self.index.grid.name == self.layout.folder(mini=True))
+
+    def _seeds(self, where: Where) -> list[tuple[int, float | None, str, str]]:
+        """(seed, value, reason why there is none, cell)."""
+        if not where.changed:
+            return self._found.get(where, [])
+        found: list[tuple[int, float | None, str, str]] = []
+        for c in self.index.grid.cells:
+            if (c.part, c.detector, c.optimizer) == (where.part, where.detector, where.optimizer):
+                try:
+                    value = self._probed.number(c.id, where.test, where.level, where.metric, where.changed)
+                    found.append((c.seed, value, "", c.id))
+                except RecordError as error:
+                    found.append((c.seed, None, str(error), c.id))
+        return found
+
+    def drawn(self, where: Where) -> dict[int, Drawn | str]:
+        """Seed -> the number with its bootstrap draws, for every seed that has a number; or why there are no draws."""
+        found: dict[int, Drawn | str] = {}
+        for seed, value, _, cell in self._seeds(where):
+            if value is None:
+                continue
+            try:
+                if where.changed:
+                    found[seed] = self._probed.drawn(cell, where.test, where.level, where.metric, where.changed)
+                else:
+                    found[seed] = self.resampled.of(cell, where.test, where.level, where.metric)
+            except RecordError as error:
+                found[seed] = str(error)
+        return found
 
     def of(self, where: Where) -> tuple[dict[int, float], list[str], str]:
         """Values by seed (in the metric's own unit), the notes that belong to them, and the label of their protocol.
 
         Without values the notes are the reasons.
         """
-        found = self._found.get(where, [])
+        found = self._seeds(where)
         if not found:
-            grid = self.index.grid.name if self.index else self.layout.grid
-            return {}, [f"not in the grid {grid}"], ""
+            return {}, [f"not in the grid {self.index.grid.name}"], ""
         values = {seed: value for seed, value, _, _ in found if value is not None}
         reasons: dict[str, list[str]] = {}
         for seed, _, reason, _ in found:
@@ -53,9 +87,12 @@ class Evidence:
         lacking = "; ".join(f"seed {', '.join(seeds)}: {reason}" for reason, seeds in reasons.items())
         if not values:
             return {}, [next(iter(reasons)) if len(reasons) == 1 else lacking], ""
-        assert self.index is not None
-        records = [self.index.records[cell] for _, value, _, cell in found if value is not None]
+        cells = [cell for _, value, _, cell in found if value is not None]
+        records = [self.index.records[cell] for cell in cells]
         notes = [self._behind(records, sorted(values))]
+        if where.changed:
+            notes += dict.fromkeys(self._probed.behind(cell) for cell in cells)
+            notes += filter(None, dict.fromkeys(self._probed.otherwise(cell) for cell in cells))
         if lacking:
             notes.append(f"over {len(values)} of {len(found)} seeds; {lacking}")
         labels = sorted({protocol_label(r) for r in records})
@@ -80,23 +117,22 @@ class Evidence:
         said = ", ".join(f"{key} {_short(one.get(key))} instead of {_short(other.get(key))}" for key in keys)
         return f"DIFFERENT PROTOCOL than most of this table: {said}"
 
-    def trail(self, mode: str) -> list[str]:
-        """Sentences beneath the table."""
+    def trail(self, mode: str, emphasis: list[str]) -> list[str]:
+        """Sentences beneath the table; `emphasis` says what is bold."""
         layout, index = self.layout, self.index
         found = [f"Layout of {layout.source}."]
         if mode == "beside":
             found.append("In brackets: measured minus reported, both as printed.")
-        if index is None:
-            return [*found, f"No number of this table is measured yet; run `{layout.command}`."]
+        found += filter(None, [layout.remark])
         records = list(index.records.values())
         found.append(f"Checkpoint: {self.selection.name}, {self.selection.sentence}.")
         seeds = index.grid.seeds
         spread = "so nothing is known about the spread" if len(seeds) == 1 else "mean ± sample standard deviation"
         found.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}), {spread}.")
-        found += emphasis(layout)
+        found += emphasis
         found.append(f"Records: {len(records)} of {len({c.id for c in index.grid.cells})} cells of grid '{index.grid.name}'.")
         if not records:
-            found.append(f"No cell has a record yet; run `{layout.command}`.")
+            found.append(f"No cell has a record yet; run `{self.command}`.")
         stand_ins = {r.detector.title: f"{r.detector.name} {_settings(r.detector.settings)}" for r in records}
         if stand_ins:
             found.append(f"Detectors: {'; '.join(f'{title} is {what}' for title, what in stand_ins.items())}.")

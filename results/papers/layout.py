@@ -14,7 +14,10 @@ NOT_IN_ZOO = "not in dfgrid's zoo: the number of another paper"
 
 @dataclass(frozen=True)
 class Where:
-    """Which of a grid's numbers a cell shows; detector and optimizer by the titles that the grid gives them."""
+    """Which of a grid's numbers a cell shows; detector and optimizer by the titles that the grid gives them.
+
+    `changed`: "before" or "after" of `dfgrid probe statistics`; "" for a number of the record.
+    """
 
     part: str = ""
     detector: str = ""
@@ -22,6 +25,7 @@ class Where:
     test: str = ""
     level: Level = "frame"
     metric: Metric = "auc"
+    changed: Literal["", "before", "after"] = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class PaperTable:
         title: what it shows.
         source: the paper and the table's number in it.
         csv: name of the reported table.
-        grid: name of the grid whose records fill it; "" where no grid does.
+        grid: name of the grid whose records fill it.
         stubs: the reported table's columns that name a row.
         columns, rows: in the paper's order.
         groups: how many leading stubs name a group of rows; groups are ruled apart.
@@ -73,6 +77,8 @@ class PaperTable:
             (those that differ in their last stub alone), or "none" where the rows are no competitors.
         second: whether the second best is underlined.
         note: the reported table's column of remarks, or "".
+        probed: whether its numbers are what `dfgrid probe statistics` finds in the grid's cells, at the weights of their last step.
+        remark: a sentence beneath measured tables: what the paper leaves open, or "".
     """
 
     name: str
@@ -87,8 +93,22 @@ class PaperTable:
     best: Literal["column", "group", "none"] = "column"
     second: bool = False
     note: str = ""
+    probed: bool = False
+    remark: str = ""
+
+    def command(self, mini: bool = False) -> str:
+        """What fills the table."""
+        end = "-mini" if mini else ""
+        run = f"dfgrid grid run {self.grid.replace('-', '/', 1)}{' --data mini' if mini else ''}"
+        return f"{run} && dfgrid probe statistics {self.grid}{end}" if self.probed else run
+
+    def folder(self, mini: bool = False) -> str:
+        """Name of the grid's folder below runs/."""
+        return f"{self.grid}{'-mini' if mini else ''}"
 
     @property
-    def command(self) -> str:
-        """What fills the table."""
-        return f"dfgrid grid run {self.grid.replace('-', '/', 1)}" if self.grid else "dfgrid probe statistics"
+    def numbers(self) -> Literal["column", "group of rows that differ in their last name alone", ""]:
+        """Within what numbers compete, in words; "" where they do not."""
+        if self.best == "none":
+            return ""
+        return "column" if self.best == "column" else "group of rows that differ in their last name alone"

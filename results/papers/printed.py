@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from results.papers.layout import PaperTable
@@ -73,36 +73,39 @@ class PrintedPaper:
         return row > 0 and depth > 0 and self.stubs[row][:depth] != self.stubs[row - 1][:depth]
 
 
+def competitions(layout: PaperTable, entries: list[list[PaperEntry]]) -> Iterator[tuple[int, list[int]]]:
+    """(column, rows) whose numbers compete: those of a column, or of each group in it; two at least. Column by column."""
+    if not layout.numbers:
+        return
+    depth = len(layout.stubs) - 1 if layout.best == "group" else 0
+    keys = [row.key[:depth] for row in layout.rows]
+    for at in range(len(layout.columns)):
+        for key in dict.fromkeys(keys):
+            rows = [i for i, other in enumerate(keys) if other == key and entries[i][at].number is not None]
+            if len(rows) > 1:
+                yield at, rows
+
+
 def emphasize(layout: PaperTable, entries: list[list[PaperEntry]]) -> list[list[PaperEntry]]:
     """The best of each column (or of each group in it) in bold, the second best underlined where the layout says so.
 
-    Ties are ties as printed. A number that stands alone is not the best of anything.
+    Ties are ties as printed.
     """
-    if layout.best == "none":
-        return entries
-    depth = len(layout.stubs) - 1 if layout.best == "group" else 0
-    keys = [row.key[:depth] for row in layout.rows]
     found = [list(line) for line in entries]
-    for at, column in enumerate(layout.columns):
-        for key in dict.fromkeys(keys):
-            rows = [i for i, other in enumerate(keys) if other == key]
-            ranked = _ranked((entries[i][at].number for i in rows), column.lower)
-            if sum(entries[i][at].number is not None for i in rows) < 2:
-                continue
-            for i in rows:
-                number = entries[i][at].number
-                bold = number == ranked[0]
-                second = layout.second and len(ranked) > 1 and number == ranked[1]
-                found[i][at] = replace(entries[i][at], bold=bold, underlined=second)
+    for at, rows in competitions(layout, entries):
+        ranked = _ranked((entries[i][at].number for i in rows), layout.columns[at].lower)
+        for i in rows:
+            number = entries[i][at].number
+            second = layout.second and len(ranked) > 1 and number == ranked[1]
+            found[i][at] = replace(entries[i][at], bold=number == ranked[0], underlined=second)
     return found
 
 
 def emphasis(layout: PaperTable) -> list[str]:
-    """The sentence that explains bold and underlined numbers, or nothing."""
-    if layout.best == "none":
+    """The sentence that explains what `emphasize` marks, or nothing."""
+    if not layout.numbers:
         return []
-    of = "column" if layout.best == "column" else "group of rows that differ in their last name alone"
-    return [f"Bold: best of its {of}{'; underlined: second best' if layout.second else ''}."]
+    return [f"Bold: best of its {layout.numbers}{'; underlined: second best' if layout.second else ''}."]
 
 
 def _ranked(numbers: Iterable[float | None], lower: bool) -> list[float]:

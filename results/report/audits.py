@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from pydantic import Field
 
 from results.audit.claim import Verdict
-from results.audit.ours import audit_grid
+from results.audit.grid import audit_grid
 from results.figures.kept import digest, file_sum
 from results.files import FORMAT, RecordError, dump, read_model, write_atomically
 from results.record import Strict
