@@ -11,7 +11,7 @@ import pytest
 from report_material import grid, record_of, scores_of, write_grid
 
 from results.figures import draw, write_figures
-from results.figures.kept import Family, Kept, picture_digest
+from results.figures.kept import Family, Kept, digest, picture_digest
 from results.figures.style import Drawing, panels
 from results.index import GridIndex
 from results.report import read_grids, write_report
@@ -100,6 +100,11 @@ def test_a_changed_record_changes_its_figures(tmp_path: Path) -> None:
     assert second.unchanged == 0
     assert first.entries[0].sums != second.entries[0].sums
     assert write_figures(GridIndex.read(folder), tmp_path / "out", ["heatmap"], selection="last").unchanged == 0
+    before = digest(GridIndex.read(folder))
+    made(folder / cell.id / "probes")
+    assert digest(GridIndex.read(folder)) == before
+    (folder / cell.id / "probes" / "statistics.json").write_text("{}")
+    assert digest(GridIndex.read(folder)) != before
     (tmp_path / "out" / "figures.json").write_text("{")
     assert write_figures(GridIndex.read(folder), tmp_path / "out", ["heatmap"]).entries == second.entries
 

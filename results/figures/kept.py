@@ -18,8 +18,8 @@ from results.record import Strict
 
 FILE = "figures.json"
 ENDINGS = ("png", "pdf")
-READ = ("scores.parquet", "diagnostics.parquet", "probes/sharpness.json")
-"""What figures read of a cell beside its record."""
+READ = ("scores.parquet", "diagnostics.parquet", "probes/*")
+"""What figures and audits read of a cell beside its record."""
 
 
 class Entry(Strict):
@@ -34,7 +34,7 @@ class Entry(Strict):
         sums: ending -> SHA-256 of the file.
     """
 
-    name: str = Field(pattern=r"^[^/\\\0]+$")
+    name: str = Field(pattern=r"^[^/\\]+$")
     family: str
     part: str = ""
     caption: str
@@ -100,8 +100,8 @@ def digest(part: GridIndex, *more: object) -> str:
     assert part.folder is not None
     found: list[object] = [code(), *more, part.grid.model_dump(mode="json")]
     for id_, record in part.records.items():
-        files = (part.folder / id_ / name for name in READ)
-        found += [id_, sha256(dump(record)).hexdigest(), *(file_sum(f) if f.is_file() else "" for f in files)]
+        files = [f for pattern in READ for f in sorted((part.folder / id_).glob(pattern)) if f.is_file()]
+        found += [id_, sha256(dump(record)).hexdigest(), *((f.name, file_sum(f)) for f in files)]
     return sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -113,8 +113,8 @@ def picture_digest(part: GridIndex) -> str:
 
 @cache
 def code() -> str:
-    """Of the sources of `results` but its pages, and of the libraries that decide how a figure looks."""
+    """Of the sources and reported numbers of `results` but its pages, and of the libraries that decide how a figure looks."""
     room = Path(__file__).parents[1]
-    sources = [f for f in sorted(room.rglob("*.py")) if f.parent in (room, room / "figures", room / "audit")]
+    sources = [f for f in sorted(room.rglob("*.*")) if f.suffix in (".py", ".csv") and room / "report" not in f.parents]
     libraries = [f"{name} {version(name)}" for name in ("matplotlib", "numpy", "pandas", "scikit-learn", "scipy")]
     return sha256(b"".join([*(f.read_bytes() for f in sources), *map(str.encode, libraries)])).hexdigest()
