@@ -61,8 +61,8 @@ class Runner:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.device = device
-        # The learning rate is zero, so that all steps do the same. A network that learns its few faces by heart is slowed down by
-        # gradients of less than 1e-38, for which a CPU takes many times as long: SRM to half its rate within twenty steps.
+        # At a learning rate of zero all steps do the same. A network that learns its few faces by heart may come to gradients that
+        # are too small for normal numbers, with which a CPU takes many times as long.
         self.adam = torch.optim.Adam(self.network.parameters(), lr=0.0)
         self.calls: dict[tuple[bool, bool], Callable[..., Tensor]] = {
             (True, False): self.network.objective,
