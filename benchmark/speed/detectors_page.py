@@ -72,7 +72,7 @@ Table = dict[tuple[str, Way], tuple[float, ...]]
 
 
 def _rows(table: Table, names: Iterable[str], way: Way) -> Iterator[tuple[str, ...]]:
-    columns = ("detector", "faces/s", "of DeepfakeBench's", "of channels first")
+    columns: tuple[str, ...] = ("detector", "faces/s", "of DeepfakeBench's", "of channels first")
     beside = [replace(way, who="peer", channels_last=False), replace(way, channels_last=False)]
     if way.precision != "fp32":
         columns, beside = (*columns, "of fp32"), [*beside, replace(way, precision="fp32")]
@@ -107,10 +107,12 @@ def _verdicts(table: Table, names: Sequence[str]) -> Iterator[str]:
         ("fp32 beside bf16", default, {"precision": "bf16"}),
         ("eager beside compiled, fp32", default, {"compiled": True}),
     ):
-        faster, slower, open_ = [], [], []
+        faster: list[str] = []
+        slower: list[str] = []
+        open_: list[str] = []
         for name in names:
             for way in ways:
-                other = replace(way, **change)  # type: ignore[arg-type]
+                other = replace(way, **change)
                 if (name, way) not in table or (name, other) not in table:
                     continue
                 ratio = geometric(table[name, way], table[name, other])
