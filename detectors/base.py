@@ -111,8 +111,15 @@ class Detector(nn.Module):
     def normalize(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> the range that the backbone was made for."""
         # Made on the CPU and sent without waiting: torch.tensor(..., device="cuda") would drain the GPU's queue in every forward.
-        mean, std = (torch.tensor(values, dtype=images.dtype).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return (images - mean.to(images.device, non_blocking=True)) / std.to(images.device, non_blocking=True)
+        mean, std = (
+            torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True) for values in (self.mean, self.std)
+        )
+        if not images.is_contiguous(memory_format=torch.channels_last):
+            return (images - mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))
+        # Row by row of the memory: against three numbers a CPU would work on three values at a time, many times as slowly.
+        width = images.shape[3]
+        rows = images.permute(0, 2, 3, 1).flatten(2)
+        return (rows - mean.repeat(width)).div_(std.repeat(width)).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
     def forward(self, images: Tensor) -> Prediction:
         """(N, 3, H, W) float RGB in [0, 1] -> Prediction."""

@@ -53,6 +53,20 @@ def test_imagenet_normalization():
     assert white.tolist() == pytest.approx([(1 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)])
 
 
+def test_normalization_is_the_same_to_the_bit_in_any_layout_and_batch():
+    detector = without_storage("resnet18", normalization="imagenet")
+    images = torch.rand(3, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (detector.mean, detector.std))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = images.clone(memory_format=layout).requires_grad_()
+        found = detector.normalize(given)
+        assert torch.equal(found, (images - mean) / std)
+        assert found.is_contiguous(memory_format=layout)
+        assert torch.equal(detector.normalize(given[1:2]), found[1:2])
+        found.sum().backward()
+        assert torch.equal(given.grad, (1 / std).expand_as(images))
+
+
 def test_meso4_is_the_papers():
     meso = without_storage("meso4")
     # The paper counts 27,977 parameters with one output; the second one adds its 16 weights and its bias.

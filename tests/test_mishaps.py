@@ -121,7 +121,7 @@ def test_out_of_memory_says_what_fits(data: Path, tmp_path: Path, monkeypatch: p
         return forward(self, batch, shifted)
 
     monkeypatch.setattr(BatchObjective, "_forward", small)
-    protocol = {**CONTENT["protocol"], "batch_size": 16}
+    protocol = {**CONTENT["protocol"], "batch_size": 16, "augment": "dfb"}
     adam = [{"name": "adam"}]
     with pytest.raises(OutOfMemory) as told:
         run_cell(cell(protocol=protocol, optimizers=adam), tmp_path / "c", data)

@@ -14,6 +14,7 @@ from test_config import GRID
 from test_data import manifest
 from torch import Tensor, nn
 
+from benchmark.by_detector import AUGMENTED
 from benchmark.config import Cell, Grid
 from benchmark.data import FaceFrames, choose
 from benchmark.not_reproduced import NOT_REPRODUCED
@@ -23,6 +24,7 @@ from benchmark.protocol import PRESETS, SWITCHES, Protocol, preset_value, values
 from benchmark.reading import ConfigError, parse
 from benchmark.study import load_grid
 from benchmark.train import Plan, batches_for, train
+from detectors import DETECTORS
 from detectors.base import Batch, Detector, Prediction
 from optimizers.vector import Vector
 
@@ -51,12 +53,16 @@ def test_every_switch_is_part_of_the_id_unless_it_is_strict() -> None:
             if value != preset_value("strict", name):
                 also = {"class_balance": "none"} if name == "duplicates" else {"frames": 9} if name == "frame_pick" else {}
                 ids.add(cell({**short, **also, name: value}).id)
-    assert len(ids) == 1 + sum(len(values_of(name)) - 1 if values_of(name) else 1 for name in SWITCHES)
+    # By detector, meso4 is trained without augmentation: that is the plain cell.
+    assert cell({**short, "augment": "dfb-by-detector"}).id == plain.id
+    assert len(ids) == sum(len(values_of(name)) - 1 if values_of(name) else 1 for name in SWITCHES)
 
 
 def test_a_preset_is_all_its_switches_and_what_is_said_goes_before_it() -> None:
     compat = cell("dfb-compat").protocol
-    assert {name: getattr(compat, name) for name in SWITCHES} == {name: switch.peer_value for name, switch in SWITCHES.items()}
+    peer = {name: switch.peer_value for name, switch in SWITCHES.items()}
+    assert {name: getattr(compat, name) for name in SWITCHES} == {**peer, "augment": "none"}  # what it means for meso4
+    assert Protocol.model_validate("dfb-compat").augment == peer["augment"] == "dfb-by-detector"
     assert (compat.epochs, compat.all_epochs, compat.batch_size) == (10, 11, 32)
     own = cell({"name": "dfb-compat", "epochs": 3, "video_key": "full"}).protocol
     assert {k for k, v in own.model_dump().items() if v != compat.model_dump()[k]} == {"epochs", "video_key"}
@@ -77,6 +83,24 @@ def test_every_difference_is_a_documented_switch() -> None:
     differing = [name for name in SWITCHES if preset_value("dfb-compat", name) != preset_value("strict", name)]
     assert set(SWITCHES) - set(differing) == {"missing_face", "clip_average"}
     assert set(PRESETS) == {"strict", "dfb-compat"}
+
+
+def test_the_peers_augmentation_goes_by_the_detector() -> None:
+    wanted = {
+        **dict.fromkeys(["efficientnet_b4", "resnet34", "spsl", "ucf", "dfb-efficientnet_b4", "dfb-spsl"], "dfb"),
+        **dict.fromkeys(["meso4", "mesoinception4", "recce", "srm", "f3net", "core", "dfb-core", "dfb-meso4", "dfb-f3net"], "none"),
+        "xception": "dfb-no-rotation",
+    }
+    made = {name: cell("dfb-compat", detectors=[name]) for name in wanted}
+    assert {name: c.protocol.augment for name, c in made.items()} == wanted
+    said = cell({"name": "dfb-compat", "augment": "dfb-no-rotation"}, detectors=["xception"])
+    assert made["xception"].id == said.id, "what is resolved is what counts"
+    assert cell({"name": "dfb-compat", "augment": "flip"}, detectors=["vit_b_16"]).protocol.augment == "flip"
+    for name in ("vit_b_16", "resnet50", "resnet10"):
+        with pytest.raises(ConfigError, match=f"DeepfakeBench has no settings for detector '{name}'; say augment: none, or dfb"):
+            cell("dfb-compat", detectors=[name])
+    assert {name.removeprefix("dfb-") for name in DETECTORS.names() if name.startswith("dfb-")} <= AUGMENTED.keys()
+    assert AUGMENTED.keys() <= set(DETECTORS.names())
 
 
 @pytest.mark.parametrize(

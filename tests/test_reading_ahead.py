@@ -21,7 +21,10 @@ from benchmark.speed import data as speed_data
 from benchmark.speed import peer_data
 from benchmark.speed import train as speed_train
 from benchmark.speed.paired import Median, median
-from benchmark.train import Plan
+from benchmark.train import Plan, augmented, faces_of_steps, train
+from optimizers import OPTIMIZERS
+from optimizers.base import Optimizer
+from optimizers.bases import build_base
 from preprocessing.store import FaceStore
 
 torch.set_num_threads(1)
@@ -128,6 +131,25 @@ def test_both_ways_of_reading_give_the_same_faces(data: Path, tmp_path: Path) ->
     seen = [peer_data.augmented(frames.images[0], np.random.default_rng(i)) for i in range(8)]
     assert all(face.shape == (256, 256, 3) and face.dtype == np.uint8 for face in seen)
     assert len({face.tobytes() for face in seen}) == 8
+
+
+@pytest.mark.parametrize("preset", ["none", "light", "dfb"])
+def test_steps_get_the_augmented_faces_of_their_own_step(tmp_path: Path, preset: str) -> None:
+    """On the CPU another thread augments them ahead; a step sees the same floats as if it had asked for them by itself."""
+    frames = speed_train.grainy(tmp_path, 16, 2, 6)
+    plan = Plan(2, BalancedBatches(frames, 8, 0), 1, 0, preset, "fp32", None)
+    detector = Small()
+    rule = OPTIMIZERS.build("adam")
+    optimizer = Optimizer(rule, build_base(rule.base, detector.parameters()), detector)
+    seen: list[torch.Tensor] = []
+    train(detector, optimizer, None, plan, lambda step, loss: None, 1, lambda step, batch: seen.append(batch.images))
+    for step, (faces, ids) in enumerate(faces_of_steps(plan, 1), 1):
+        assert faces.images.dtype == torch.uint8
+        wanted = augmented(faces, plan, *divmod(step, plan.batches.steps), False, ids).images
+        assert torch.equal(seen[step - 1], wanted)
+        assert wanted.is_contiguous(memory_format=torch.channels_last)
+        assert (wanted.min() >= 0) & (wanted.max() <= 1)
+    assert len(seen) == plan.steps - 1
 
 
 def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_whole_cell_as_the_peer_runs_it(own: Path, tmp_path: Path) -> None:
     rows = pd.read_parquet(ledger)
     faceless = rows.iloc[[0]].assign(split="test", method="real", label=0, video="nobody", frame=-1, status="unreadable")
     pd.concat([rows, faceless], ignore_index=True).to_parquet(ledger, index=False)
-    peer = {"name": "dfb-compat", "epochs": 2, "batch_size": 16, "frames": 1, "schedule": "cosine"}
+    peer = {"name": "dfb-compat", "epochs": 2, "batch_size": 16, "frames": 1, "schedule": "cosine", "augment": "dfb"}
     made = cell(protocol=peer, optimizers=[{"name": "sam", "base": "adam"}])
     try:
         record = run_cell(made, tmp_path / "c", own)

@@ -170,7 +170,7 @@ def _report(files: list[Path], frames: FaceFrames, size: int, batch_size: int, r
             peer(batches[0]), ours(batches[0])
             some = batches if temperature == "warm" else batches[: len(batches) // rounds]
             rates = measured[f"{name}, {temperature}"] = take_turns(peer, ours, some, forget)
-            print(f"{name + ', ' + temperature:42} {rates.peer:8.0f} {rates.ours:9.0f} {rates.ratio:7.1f}", flush=True)
+            print(f"{name + ', ' + temperature:42} {rates.peer:8.0f} {rates.ours:9.0f} {rates.ratio:.1f}", flush=True)
     different = different_levels(files, frames, size)
     for what, target, name in (
         ("faces from a warm cache", READING, "faces before augmentation, warm"),
