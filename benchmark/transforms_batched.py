@@ -2,7 +2,7 @@
 
 They round where OpenCV does, so that a preset is one thing whatever the device: flip, blur, brightness and contrast, tint, FancyPCA
 and JPEG give the very same levels; rotation and HSV differ by at most one level, in less than 1 % of the values (tested on the CPU,
-against OpenCV 5.0). OpenCV 4 rotates in steps of 1/32 px: one level in 13 % of the values.
+against OpenCV 5.0). OpenCV 4 rotates in steps of 1/32 px: one level in 10 % of the values.
 
 A face must not depend on its neighbours by a single bit: each pixel is a sum written out in a fixed order, or a sum of integers,
 which is the same in any. JPEG is always compressed on the CPU: GPUs have encoders of their own that give other pixels.
