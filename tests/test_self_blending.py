@@ -110,8 +110,10 @@ def test_a_step_holds_pairs_and_an_epoch_every_real_face(store: FaceStore, reals
     assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert batch.domains.tolist() == [0] * 6
     assert len(set(batch.videos[3:].tolist()) & set(batch.videos[:3].tolist())) == 0
-    near = (batch.images[:3] - batch.images[3:]).abs().mean(dim=(1, 2, 3))
-    far = (batch.images[:3].roll(1, 0) - batch.images[3:]).abs().mean(dim=(1, 2, 3))
+    assert batch.images.dtype == torch.uint8
+    images = batch.images.float()
+    near = (images[:3] - images[3:]).abs().mean(dim=(1, 2, 3))
+    far = (images[:3].roll(1, 0) - images[3:]).abs().mean(dim=(1, 2, 3))
     assert (near < far).all()
     ids = batches.examples(order)
     assert np.array_equal(ids[:, :3], ids[:, 3:])  # a pair is augmented alike
