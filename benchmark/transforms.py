@@ -78,7 +78,7 @@ def pca_shifted(face: Face, alpha: float) -> Face:
     products = np.diag(own)
     for i, j in ((0, 1), (0, 2), (1, 2)):
         products[i, j] = products[j, i] = (own[i] + own[j] - cv2.norm(planes[i], planes[j], cv2.NORM_L2SQR)) / 2
-    sums = np.array([np.sum(plane, dtype=np.int64) for plane in planes], np.float64)
+    sums = np.array(cv2.sumElems(face)[:3])
     shift = pca_shift(products, sums, face.shape[0] * face.shape[1], alpha)
     return _face(cv2.add(face, (*shift, 0)))  # type: ignore[call-overload]  # a number for each channel; sums are cut off
 
