@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from results_papers import scored_study
 from typer.testing import CliRunner
@@ -16,6 +17,8 @@ from results.index import GridIndex
 from results.papers import PAPER_TABLES
 from results.papers.build import build_paper_table
 from results.papers.render import write_paper_table
+from results.report.audits import Auditor
+from results.report.board import ReadGrid
 
 
 def write(folder: Path, *names: str, **more: str) -> None:
@@ -102,6 +105,15 @@ def test_a_probed_table_is_audited_from_the_probes_scores(tmp_path: Path) -> Non
     assert {f.verdict for f in found.values()} == {"holds"}
     assert [c.found for c in found["pim-table2-mini-pim-3-beside-digits"].checks] == ["4 numbers agree"] * 2
     assert "DF, w is best in Acc" in [c.statement for c in found["pim-table2-mini-pim-3-beside-best"].checks]
+    # The site keeps an audit only as long as the probe is the same.
+    auditor, read = Auditor(tmp_path / "site"), ReadGrid(folder, GridIndex.read(folder))
+    before = auditor.audit(read, lambda cell: None)
+    path = next(folder.glob("*/probes/statistics.parquet"))
+    pd.read_parquet(path).assign(score=0.5).to_parquet(path, index=False)
+    after = auditor.audit(read, lambda cell: None)
+    assert before.audited_from != after.audited_from
+    assert {f.verdict for f in before.findings} == {"holds"}
+    assert "undecidable" in {f.verdict for f in after.findings} | {f.verdict for f in after.contradicted}
 
 
 def test_on_the_command_line(kept: Path) -> None:

@@ -42,7 +42,7 @@ class PrintedHere:
     layout: PaperTable
     mode: str
     cells: pd.DataFrame
-    tidy: dict[tuple[int, str], Mapping[str, str]]
+    tidy: Mapping[tuple[int, str], Mapping[str, str]]
     bold: frozenset[tuple[int, int]]
     selection: str
 
