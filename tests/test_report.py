@@ -250,6 +250,7 @@ def test_the_data_page_shows_stores_and_the_doctor(data, tmp_path):
     text = (tmp_path / "site" / "data.html").read_text()
     assert fingerprint[:16] in text
     assert html.escape(checked.findings[0][1], quote=False) in html.unescape(text) or checked.findings[0][1] in html.unescape(text)
+    assert str(data) not in text
     assert all("without a data folder" in s.reason for s in stores_shown(grids, None))
     assert set(FINGERPRINTS) == {"stores/a", "stores/b"}
 

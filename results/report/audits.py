@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import Field
-
 from results.audit.claim import Verdict
 from results.audit.grid import audit_grid
 from results.figures.kept import digest, file_sum
@@ -64,7 +62,7 @@ class Audits(Strict):
     """Content of audit.json."""
 
     format: Literal[1] = FORMAT
-    grids: tuple[GridAudit, ...] = Field(())
+    grids: tuple[GridAudit, ...] = ()
 
 
 class Auditor:
@@ -94,8 +92,9 @@ class Auditor:
         for f in audit_grid(read.index, tell):
             checks = [OurCheck(statement=c.statement, found=_local(c.found, read), holds=c.holds) for c in f.checks]
             held, rest = (tuple(c for c in checks if (c.holds is True) == settled) for settled in (True, False))
-            about = {"id": f.claim.id, "says": f.claim.claim, "verdict": f.verdict, "score": f.score}
-            findings.append(OurFinding(**about, open=rest, settled=held))
+            findings.append(
+                OurFinding(id=f.claim.id, says=f.claim.claim, verdict=f.verdict, score=f.score, open=rest, settled=held)
+            )
         return GridAudit(grid=name, audited_from=audited_from, findings=tuple(findings), doubts=_doubts(read, findings))
 
     def save(self, audits: Sequence[GridAudit]) -> None:
