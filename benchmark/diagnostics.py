@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from benchmark.objective import BatchObjective, undisturbed
+from benchmark.objective import BatchObjective
 from benchmark.train import micro_batches
+from benchmark.untouched import undisturbed
 from detectors.base import Batch, Detector
 from optimizers.base import Rule
 from optimizers.vector import TINY, Vector
