@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from optimizers.vector import Vector, copies
+from optimizers.vector import Vector, aligned, copies
 
 
 @contextmanager
@@ -24,9 +24,11 @@ def moved(parameters: Sequence[Tensor], at: Vector, way_home: str = "copy") -> I
     if not set(at.parts) <= set(parameters):
         raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
     moving, home = list(at.parts), [p.data for p in at.parts]
-    alike = all(e.dtype == w.dtype and e.stride() == w.stride() for e, w in zip(at.parts.values(), home, strict=True))
-    if at.owned and alike and way_home == "copy":
-        shift, away = home, list(at.spent().parts.values())
+    lent = [aligned(e, w) for e, w in zip(at.parts.values(), home, strict=True) if e.dtype == w.dtype]
+    alike = [e for e in lent if e is not None]
+    if at.owned and len(alike) == len(home) and way_home == "copy":
+        shift, away = home, alike
+        at.spent()
     else:
         shift, away = list(at.parts.values()), copies(home)
     if moving:
