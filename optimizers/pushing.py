@@ -114,7 +114,7 @@ def _slopes(seen: Seen, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     for place, (_, f, _) in enumerate(seen):
         groups.setdefault((f.device, f.shape[0], f.shape[2:]), []).append(place)
     for (device, n, positions), places in groups.items():
-        fs, gs = ([seen[place][which] for place in places] for which in (1, 2))
+        _, fs, gs = zip(*(seen[place] for place in places), strict=True)
         channels = [f.shape[1] for f in fs]
         both = torch.empty(2, n, sum(channels), *positions, dtype=dtype, device=device)
         torch._foreach_copy_([part for half in both.unbind() for part in half.split(channels, dim=1)], [*fs, *gs])

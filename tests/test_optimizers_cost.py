@@ -16,7 +16,7 @@ from torch import nn
 from benchmark.objective import BatchObjective
 from benchmark.speed import optimizers as speed
 from benchmark.speed.ideals import Measurement, Row
-from benchmark.speed.targets import ASIDE, CONFIDENCE, LIMITS, LOOKS, decided, interval, verdict
+from benchmark.speed.targets import ASIDE, CONFIDENCE, LIMITS, LOOKS, REAL, decided, interval, verdict
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -81,9 +81,9 @@ def test_a_figure_is_held_against_its_target() -> None:
 def test_a_ratio_is_held_against_its_target_where_the_rounds_can_tell() -> None:
     ratios = [1.0 + 0.001 * i for i in range(9)]
     assert interval(ratios) == (1.0, 1.008)  # the whole range of nine
-    assert verdict("x ideal", "sam", 0.0, ratios) == " (target 1.01 met)"
-    assert verdict("x ideal", "sam", 0.0, [r + 0.005 for r in ratios]) == " (target 1.01 undecided)"
-    assert verdict("x ideal", "sam", 0.0, [r + 0.02 for r in ratios]) == " (target 1.01 NOT met)"
+    assert verdict(REAL, "sam", 0.0, ratios) == " (target 1.01 met)"
+    assert verdict(REAL, "sam", 0.0, [r + 0.005 for r in ratios]) == " (target 1.01 undecided)"
+    assert verdict(REAL, "sam", 0.0, [r + 0.02 for r in ratios]) == " (target 1.01 NOT met)"
     assert interval([1.0, 2.0]) == (-math.inf, math.inf)
     assert decided([0.5], 1.0) is None
 
@@ -108,7 +108,7 @@ def test_only_what_is_undecided_is_timed_on() -> None:
         name = "scripted"
 
         def __init__(self) -> None:
-            self.rows = [Row(name, int, int, int, 2) for name in ("sam", "gnp")]
+            self.rows = [Row(name, int, int, int, 2, 2.0, real=1.0) for name in ("sam", "gnp")]
 
         def count_all(self) -> Iterator[None]:
             yield

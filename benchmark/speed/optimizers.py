@@ -4,11 +4,13 @@ Beside each step its ideal is timed, in the same run and in turn: as many bare f
 torch's ordinary `backward` and `zero_grad`, and one step of the same base optimizer. Ratios are taken within a round, and their
 median over the rounds is printed. The learning rate is zero: all steps do the same.
 
-One round is off by some hundredths on most machines, so nine cannot show one hundredth. Beside each ratio that has a target stands
-an interval for its median, and while the target lies inside, those methods are timed on: the rounds are doubled, up to 72 or until
-`--minutes` are over. What is then still open is called undecided.
-
 By default 16 faces in 4 domains, of 256 px for Meso4 and of 128 px for the others; `--detectors` takes a part of it.
+
+A round is off by some hundredths on most machines, so no few can show one hundredth of a long step. What a step does beyond its
+passes is work on the weights, though, whatever the faces. So it is measured as a difference, on two faces a domain of 64 px, and
+divided by the passes over 32 faces of 256 px, as four times those over 8. Beside each ratio that has a target stands an interval
+for its median, and while the target lies inside, those methods are timed on: the rounds are doubled, up to 72 or until `--minutes`
+are over. What is then still open is called undecided.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -27,32 +30,45 @@ from rich.table import Table
 from benchmark.cli.console import console, progress
 from benchmark.provenance import cpu, device_name
 from benchmark.speed.ideals import Measurement, Row
-from benchmark.speed.targets import CONFIDENCE, LIMITS, LOOKS, interval, verdict
+from benchmark.speed.targets import CONFIDENCE, LIMITS, LOOKS, REAL, interval, verdict
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
 
 SIZES = {"meso4": 256, "resnet34": 128, "xception": 128, "efficientnet_b4": 128}
 """Detectors that are measured by default, and the side of their faces, px."""
 
-COLUMNS = ("optimizer", "passes", "ms", "x plain step", "x ideal", "launches", "waits", "copies of the weights", "rounds")
+COLUMNS = ("optimizer", "passes", "ms", "x plain step", "x ideal", REAL, "launches", "waits", "copies of the weights")
+
+MICRO = 4
+"""Micro-batches of 8 faces in a batch of 32."""
 
 
-def cells(measured: Measurement, row: Row) -> list[str]:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one detector: every method's steps, and what those with a target take beyond their ideals."""
+
+    whole: Measurement
+    small: Measurement
+
+
+def cells(done: Measured, row: Row) -> list[str]:
     """What the table says of a method, column by column."""
-    launches, waits, copies = beyond(measured, row)
-    ratios = row.ratios()
+    launches, waits, copies = beyond(done.whole, row)
+    small = next((other for other in done.small.rows if other.name == row.name), None)
+    ratios = row.ratios() | ({} if small is None else small.ratios())
     ms = statistics.median(step for step, _, _ in row.rounds) * 1000
     figures = {
         "passes": (str(row.passes), row.passes),
         "ms": (f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}", ms),
-        "x plain step": (_median(row, "x plain step", 2), 0.0),
-        "x ideal": (_median(row, "x ideal", 3), 0.0),
+        "x plain step": (_median(row.name, "x plain step", ratios, 2), 0.0),
+        "x ideal": (_median(row.name, "x ideal", ratios, 3), 0.0),
+        REAL: (_median(row.name, REAL, ratios, 4), 0.0),
         "launches": (str(launches), launches),
         "waits": (str(waits), waits),
         "copies of the weights": (f"{copies:.2f}", copies),
     }
     told = [text + verdict(column, row.name, value, ratios.get(column, ())) for column, (text, value) in figures.items()]
-    return [row.name, *told, str(len(row.rounds))]
+    return [row.name, *told]
 
 
 def beyond(measured: Measurement, row: Row) -> tuple[int, int, float]:
@@ -62,23 +78,26 @@ def beyond(measured: Measurement, row: Row) -> tuple[int, int, float]:
     return launches, step.waits - ideal.waits, round((step.peak - ideal.peak) / measured.bytes, 2)
 
 
-def _median(row: Row, column: str, digits: int) -> str:
-    ratios = row.ratios()[column]
+def _median(name: str, column: str, found: Mapping[str, list[float]], digits: int) -> str:
+    ratios = found.get(column)
+    if not ratios:
+        return ""
     text = f"{statistics.median(ratios):.{digits}f}"
-    if row.name in LIMITS[column]:
+    if name in LIMITS.get(column, {}):
         low, high = interval(ratios)
         return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
     return f"{text} ± {(high - low) / 2:.{digits}f}"
 
 
-def title(measured: Measurement) -> str:
+def title(done: Measured) -> str:
     """Detector, batch and size of its weights."""
+    measured = done.whole
     count = sum(p.numel() for p in measured.weights)
     return f"{measured.name}: {len(measured.batch)} faces of {measured.size} px, {count:,} weights ({measured.bytes / 1e6:.1f} MB)"
 
 
-def markdown(done: list[Measurement], domains: int, device: torch.device) -> str:
+def markdown(done: list[Measured], domains: int, device: torch.device) -> str:
     """The tables with how they were made."""
     lines = [
         "# What the optimizers cost",
@@ -91,15 +110,18 @@ def markdown(done: list[Measurement], domains: int, device: torch.device) -> str
         "",
         "- x plain step: the step's time over that of a forward and backward pass of the whole batch and one step of Adam.",
         "- x ideal: over that of as many bare passes of the same faces and one step of the same base optimizer, in the same round.",
+        f"- {REAL}: the same for a batch as grids train on. What a step takes beyond its ideal is work on the weights, the "
+        "same for any faces; it is measured as the difference to the ideal on two faces a domain of 64 px, and divided by the "
+        f"passes over 32 faces of 256 px, which count as {MICRO} times those over 8.",
         "- launches: beyond those of the bare passes, the base optimizer's included; "
         + ("kernels." if device.type == "cuda" else "operators that Python or autograd calls (a foreach function is one)."),
         "- waits: how often the host waits for a number, beyond the ideal (on a CPU torch's fused Adam looks up its step count).",
         "- copies of the weights: peak memory beyond that of the ideal; up to a tenth above its target counts as met, room for "
         "losses and norms beside weights as few as Meso4's. PIM's and DualFlat's features count there, too.",
     ]
-    for measured in done:
-        lines += ["", f"## {title(measured)}", "", "| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
-        lines += ["| " + " | ".join(cells(measured, row)) + " |" for row in measured.rows]
+    for one in done:
+        lines += ["", f"## {title(one)}", "", "| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
+        lines += ["| " + " | ".join(cells(one, row)) + " |" for row in one.whole.rows]
     return "\n".join(lines) + "\n"
 
 
@@ -124,15 +146,19 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     device = torch.device(given.device)
+    looks = (given.repeats,) if given.repeats else LOOKS
     done = []
     for name in given.detectors:
-        measured = Measurement(name, given.optimizers, given.batch, given.size or SIZES.get(name, 128), given.domains, device)
-        measure(measured, (given.repeats,) if given.repeats else LOOKS, given.minutes)
-        table = Table(*COLUMNS, title=title(measured))
-        for row in measured.rows:
-            table.add_row(*cells(measured, row))
+        whole = Measurement(name, given.optimizers, given.batch, given.size or SIZES.get(name, 128), given.domains, device)
+        with_target = [method for method in given.optimizers if method in LIMITS[REAL]]
+        small = Measurement(name, with_target, 2 * given.domains, 64, given.domains, device)
+        measure_beyond(small, Measurement(name, [], 8, 256, 1, device), looks, given.minutes)
+        measure(whole, looks, given.minutes)
+        done.append(Measured(whole, small))
+        table = Table(*COLUMNS, title=title(done[-1]))
+        for row in whole.rows:
+            table.add_row(*cells(done[-1], row))
         console.print(table)
-        done.append(measured)
         if given.markdown:  # after each detector, so that nothing measured is lost
             given.markdown.write_text(markdown(done, given.domains, device), encoding="utf-8")
 
@@ -155,6 +181,18 @@ def measure(measured: Measurement, looks: Sequence[int], minutes: float) -> None
             rows, before = measured.undecided(), look
             if not rows or time.monotonic() > ends:
                 return
+
+
+def measure_beyond(small: Measurement, micro: Measurement, looks: Sequence[int], minutes: float) -> None:
+    """Time what steps of small faces take beyond their ideals, and a micro-batch of large ones, of which four are a batch.
+
+    What a step does beyond its passes is work on the weights, which does not depend on the faces. Beside large ones it is lost in
+    the noise of their passes; beside small ones it can be measured.
+    """
+    passes = [micro.seconds_of_a_pass() for _ in range(1 + looks[0] // 2)][1:]
+    for row in small.rows:
+        row.real = row.batches * MICRO * statistics.median(passes)
+    measure(small, looks, minutes)
 
 
 if __name__ == "__main__":
