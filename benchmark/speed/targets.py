@@ -13,7 +13,7 @@ REAL = "x ideal of 32 x 256 px"
 LIMITS: dict[str, dict[str, float]] = {
     "x plain step": {"pim": 1.75},
     REAL: {"sam": 1.01, "gnp": 1.01, "sagm": 1.01, "roga": 1.03},
-    "launches": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "pim"), 30.0) | {"roga": 70.0, "dualflat": 45.0},
+    "launches": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "pim"), 30.0) | {"roga": 70.0, "dualflat": 42.0},
     "waits": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "roga", "pim", "dualflat"), 0.0),
     "copies of the weights": {"sam": 1, "sagm": 2},
 }
