@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from benchmark.objective import BatchObjective, undisturbed
+from benchmark.objective import BatchObjective
 from benchmark.train import micro_batches
+from benchmark.untouched import undisturbed
 from detectors.base import Batch, Detector
 from optimizers.base import Rule
 from optimizers.vector import TINY, Vector
@@ -51,12 +52,14 @@ class Schedule:
         reason: the same as a phrase for the record.
         passes: of one look.
         share: the passes of all looks over those of training.
+        short: the run is too short for a look that costs as little as it may.
     """
 
     steps: frozenset[int]
     reason: str
     passes: float
     share: float
+    short: bool = False
 
 
 def radii(rule: Rule) -> tuple[float, ...]:
@@ -85,13 +88,15 @@ def schedule(every: int | Literal["auto"], steps: int, rule: Rule, domains: int)
         chosen, reason = list(range(k, steps + 1, k)), f"every {k} steps, for at most {SHARE:.2%} of the passes"
         if not chosen:
             reason = (
-                f"never: {SHARE:.2%} of the passes allow a look every {k} steps, and the run has {steps}; set diagnostics_every"
+                f"never: {SHARE:.2%} of the passes allow a look every {k} steps, and the run has {steps}; "
+                "set diagnostics_every to a number of steps"
             )
     elif every:
         chosen, reason = list(range(every, steps + 1, every)), f"every {every} steps, as asked for"
     else:
         chosen, reason = [], "never, as asked for"
-    return Schedule(frozenset(chosen), reason, passes, len(chosen) * passes / (steps * step_passes))
+    share = len(chosen) * passes / (steps * step_passes)
+    return Schedule(frozenset(chosen), reason, passes, share, short=every == "auto" and not chosen)
 
 
 class Remembering:
@@ -252,12 +257,12 @@ class Diary:
                 writer.add_scalar("/".join(filter(None, ("" if "/" in name else "diagnostics", name, where))), value, step)
 
     def summary(self) -> Diagnostics | None:
-        """For the record; None if nothing was looked at."""
-        if not self.rows:
+        """For the record, which also says that a run was too short; None if nothing was looked at because nobody asked."""
+        if not self.rows and not self.plan.short:
             return None
         looks, passes = len(self.plan.steps), self.plan.passes
         rhos = radii(self.probe.rule)
-        found = ranges(table(self.rows))
+        found = ranges(table(self.rows)) if self.rows else ()
         return Diagnostics(schedule=self.plan.reason, looks=looks, passes=passes, share=self.plan.share, radii=rhos, ranges=found)
 
     def _told(self, told: Mapping[str, Tensor]) -> dict[Key, Tensor]:

@@ -7,19 +7,19 @@ optimizer has to.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.config import ConfigError
 from benchmark.precision import Precision
 from benchmark.ranks import Ranks
+from benchmark.untouched import frozen, generators, moved, set_generators
 from detectors.base import Batch, Detector
 from optimizers.scaling import factor
 from optimizers.vector import Vector, copies
@@ -208,19 +208,19 @@ class BatchObjective:
             if at is not None:
                 if self.precision.rounds:
                     at = Vector(at.parts)  # compared with what is left of it: its memory is not to lend
-                    home = stack.enter_context(_moved(self.parameters, at, self.later.home))
+                    home = stack.enter_context(moved(self.parameters, at, self.later.home))
                     self._note(self.precision.realised(at, home, list(at.parts)))
                 else:
-                    stack.enter_context(_moved(self.parameters, at, self.later.home))
+                    stack.enter_context(moved(self.parameters, at, self.later.home))
             if not first and self.later.batchnorm == "freeze":
-                stack.enter_context(_frozen(self.detector))
+                stack.enter_context(frozen(self.detector))
             if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
             for number, batch in enumerate(self.batches):
                 if first:
-                    masks.append(_generators(self.device))
+                    masks.append(generators(self.device))
                 elif self.later.masks == "replay":
-                    _set_generators(self.device, self._masks[number])
+                    set_generators(self.device, self._masks[number])
                 loss = self._forward(batch, shifted=at is not None)
                 if len(batch) != self.examples:
                     loss = loss * (len(batch) / self.examples)
@@ -269,83 +269,3 @@ class BatchObjective:
 def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create_graph: bool = False) -> Vector:
     found = torch.autograd.grad(value, leaves, create_graph=create_graph, allow_unused=True)
     return Vector({leaf: part for leaf, part in zip(leaves, found, strict=True) if part is not None}, fresh=True)
-
-
-@contextmanager
-def _moved(parameters: Sequence[Tensor], at: Vector, way_home: str = "copy") -> Iterator[list[Tensor]]:
-    """The weights at theta + `at`, and afterwards their very bits back: subtracting the shift would leave rounding errors.
-
-    The sum is written to other memory, which the parameters hold for the time being, so theta's own is never touched. A vector
-    that was spent lends its memory. `way_home` "subtract" asks for those rounding errors, as popular code has them.
-
-    Yields theta's tensors, in the order of `at`.
-    """
-    if not set(at.parts) <= set(parameters):
-        raise ValueError("`at` moves a tensor that is no trainable weight of the detector (features are pushed by FeatureShift)")
-    moving, home = list(at.parts), [p.data for p in at.parts]
-    alike = all(e.dtype == w.dtype and e.stride() == w.stride() for e, w in zip(at.parts.values(), home, strict=True))
-    if at.owned and alike and way_home == "copy":
-        shift, away = home, list(at.spent().parts.values())
-    else:
-        shift, away = list(at.parts.values()), copies(home)
-    if moving:
-        torch._foreach_add_(away, shift)
-    try:
-        for p, moved in zip(moving, away, strict=True):
-            p.data = moved
-        yield home
-    finally:
-        if way_home == "subtract" and moving:
-            torch._foreach_copy_(home, torch._foreach_sub(away, shift))
-        for p, weights in zip(moving, home, strict=True):
-            p.data = weights
-
-
-@contextmanager
-def _frozen(detector: nn.Module) -> Iterator[None]:
-    """Passes that leave every buffer as it was.
-
-    BatchNorm must not write at all: with `track_running_stats` off it still normalises by batch statistics in training mode, and
-    counts nothing. (With momentum 0 it would count batches, go on with a cumulative average, and turn an Inf into a NaN.) The
-    buffers of any other module are few; they are put back.
-    """
-    norms, others = [], []
-    for module in detector.modules():
-        if isinstance(module, _BatchNorm):
-            norms.append((module, module.track_running_stats))
-        else:
-            others += [(module, name, buffer) for name, buffer in module._buffers.items() if buffer is not None]
-    saved = copies([buffer for _, _, buffer in others])
-    try:
-        for module, _ in norms:
-            module.track_running_stats = False
-        yield
-    finally:
-        for module, tracking in norms:
-            module.track_running_stats = tracking
-        if others:
-            with torch.no_grad():
-                torch._foreach_copy_([buffer for _, _, buffer in others], saved)
-        for module, name, buffer in others:  # a forward pass may also have put another tensor in its place
-            module._buffers[name] = buffer
-
-
-@contextmanager
-def undisturbed(detector: nn.Module, device: torch.device) -> Iterator[None]:
-    """Passes in here leave no trace: no buffer of the detector changes, and torch's generators stand afterwards where they stood.
-
-    For a look at the loss beside training. (Weights come home after every pass anyway.)
-    """
-    with _frozen(detector), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-def _generators(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """State of the generators that a forward pass may draw from."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_generators(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

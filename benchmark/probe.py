@@ -18,13 +18,14 @@ from benchmark import checkpoint, provenance
 from benchmark.circumstances import check_same
 from benchmark.config import Cell, ConfigError
 from benchmark.data import CachedImages, FaceFrames
-from benchmark.objective import BatchObjective, undisturbed
+from benchmark.objective import BatchObjective
 from benchmark.reads import open_stores, select
 from benchmark.restore import restore
 from benchmark.seeding import stream
 from benchmark.self_blended import source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
 from benchmark.testing import Report
+from benchmark.untouched import undisturbed
 from detectors.base import Batch, Detector
 from results.index import GridIndex, grids_in
 from results.record import Record, Role

@@ -98,7 +98,9 @@ class Protocol(Strict):
     ] = "none"
     clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
     diagnostics_every: int | Literal["auto"] = Field(
-        "auto", description="steps from one look at gradients and sharpness to the next; 0: none. Changes no number that is trained"
+        "auto",
+        description="steps from one look at gradients and sharpness to the next; 0: none; auto: as often as one hundredth of "
+        "the time allows, in a short run never. Changes no number that is trained",
     )
 
     frames: Annotated[

@@ -278,7 +278,7 @@ class _Run:
         steps = sorted({m.step for m in self.progress.measures})
         assert steps == sorted(self.evaluation_steps), "a run must have every evaluation that its plan asks for"
         seen = self.diary.summary()
-        if seen is not None:
+        if self.diary.rows:
             write_parquet(table(self.diary.rows), self.folder / FILE)
         scores = self.kept.joined(steps)
         write_parquet(scores, self.folder / "scores.parquet")

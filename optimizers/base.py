@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from optimizers.registry import RegistryError
 from optimizers.scaling import factor, keep_buffers, put_back_unless_finite
-from optimizers.vector import Vector
+from optimizers.vector import Vector, aligned
 
 
 class Objective(Protocol):
@@ -205,6 +205,7 @@ class Optimizer:
 
 def _laid_out(tensor: Tensor | None, weight: Tensor) -> Tensor | None:
     """The same numbers in the weight's memory format: torch's fused optimizers pair them by place in memory, unchecked."""
-    if tensor is None or tensor.stride() == weight.stride():
-        return tensor
+    same = None if tensor is None else aligned(tensor, weight)
+    if tensor is None or same is not None:
+        return same
     return torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

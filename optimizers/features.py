@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from optimizers.pushing import Seen, gate, subtract, watch
 from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
-
-EPSILON = 1e-5
-"""Added to the variance under the root, so that a constant channel has a standard deviation to divide by."""
 
 
 def push(features: Tensor, d_mu: Tensor, d_sigma: Tensor) -> Tensor:
@@ -27,38 +24,10 @@ def push(features: Tensor, d_mu: Tensor, d_sigma: Tensor) -> Tensor:
 
     Args:
         features: (N, C, H, W).
-        d_mu: (C,) shift of the mean.
-        d_sigma: (C,) shift of the standard deviation.
+        d_mu: (C,) shift of the mean, constant.
+        d_sigma: (C,) shift of the standard deviation, constant.
     """
-    f = _in(d_mu.dtype, features)
-    # A group norm of one channel a group is norm(f), and its affine part the shift: one kernel instead of ten. With the channels
-    # last in memory torch takes the variance as a difference of squares, which loses the digits of a large mean: hence contiguous.
-    # Written with differences because f - (+0) is f to the bit, where f + 0 turns -0 into +0: a zero shift changes nothing at all.
-    return _in(features.dtype, f - F.group_norm(f.contiguous(), f.shape[1], 0 - d_sigma, 0 - d_mu, EPSILON))
-
-
-def _in(dtype: torch.dtype, tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)
-
-
-class _Unpushed(torch.autograd.Function):
-    """`push` at a zero shift: the features themselves, with the gradient by the shift that would have been none of their own.
-
-    At zero the derivative of f' by f is the identity, so nothing but the gradient by (d_mu, d_sigma) has to be computed.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, d_mu: Tensor, _d_sigma: Tensor) -> Tensor:
-        ctx.save_for_backward(features)
-        ctx.dtype = d_mu.dtype
-        return features.view(features.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        f, g = (_in(ctx.dtype, t).contiguous() for t in (ctx.saved_tensors[0], slope))
-        norm = F.group_norm(f, f.shape[1], eps=EPSILON)
-        return slope, g.sum(dim=(0, 2, 3)), norm.mul_(g).sum(dim=(0, 2, 3))
+    return subtract(features, 0 - d_mu, 0 - d_sigma)
 
 
 class FeatureShift:
@@ -113,16 +82,21 @@ class FeatureShift:
 
     @contextmanager
     def pushed(self, at: Vector | None = None) -> Iterator[None]:
-        """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably."""
+        """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably (once)."""
         with ExitStack() as stack:
-            for module, leaves in self._shifts.items():
-                function: Callable[..., Tensor] = _Unpushed.apply if at is None else push
-                shift = leaves if at is None else tuple(at.parts.get(leaf, leaf).detach() for leaf in leaves)
-                handle = module.register_forward_hook(
-                    lambda _module, _inputs, output, function=function, shift=shift: function(output, *shift)
-                )
+            for module, function in zip(self._shifts, self._watching() if at is None else self._pushing(at), strict=True):
+                handle = module.register_forward_hook(lambda _module, _inputs, output, function=function: function(output))
                 stack.callback(handle.remove)
             yield
+
+    def _watching(self) -> list[Callable[[Tensor], Tensor]]:
+        seen: Seen = []
+        return [partial(watch, token=token, seen=seen, number=i) for i, token in enumerate(gate(seen, self.leaves))]
+
+    def _pushing(self, at: Vector) -> list[Callable[[Tensor], Tensor]]:
+        leaves = [leaf.detach() for leaf in self.leaves]
+        away = torch._foreach_sub(leaves, [at.parts.get(leaf, leaf).detach() for leaf in self.leaves])  # 0 - d
+        return [partial(subtract, mu=mu, sigma=sigma) for mu, sigma in zip(away[::2], away[1::2], strict=True)]
 
 
 def check_named(kind: str, names: object) -> None:

@@ -102,6 +102,8 @@ class RoGA(Rule):
         """The gradient of one domain's part of the objective, aligned with `main` or with its own g_i."""
         length = g.norm()
         self.diagnostics[f"alpha_g_over_rho/domain_{domain.domain}"] = self.alpha * length / self.rho
+        if main is None and (self.variant, self.form) == ("d", "first_order"):  # all colinear: no vector beside g
+            return domain.gradient(at=(self.rho / (length + TINY) - self.alpha) * g.spent())
         e = self.rho / (length + TINY) * g
         main = g if main is None else main
         if self.variant == "b":

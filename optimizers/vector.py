@@ -164,5 +164,16 @@ def copies(tensors: Collection[Tensor]) -> list[Tensor]:
     return fresh
 
 
+def aligned(tensor: Tensor, leaf: Tensor) -> Tensor | None:
+    """The same memory with the strides of `leaf`, if each number has its place already; None if they lie otherwise.
+
+    A dimension of size 1 has any stride: torch's sums give a 1 x 1 convolution's weights others than its products do.
+    """
+    if tensor.stride() == leaf.stride():
+        return tensor
+    same = all(a == b or size == 1 for a, b, size in zip(tensor.stride(), leaf.stride(), leaf.shape, strict=True))
+    return tensor.as_strided(leaf.shape, leaf.stride()) if same else None
+
+
 def _at_least_float32(tensors: Iterable[Tensor]) -> list[Tensor]:
     return [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]

@@ -57,7 +57,9 @@ def load_diagnostics(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise RecordError(f"{path} does not exist; run the cell with protocol.diagnostics_every other than 0")
+        raise RecordError(
+            f"{path} does not exist; run the cell with protocol.diagnostics_every a number of steps (auto leaves short runs out)"
+        )
     try:
         found = pd.read_parquet(path)
     except (OSError, ValueError) as error:

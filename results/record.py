@@ -240,7 +240,7 @@ class Record(Strict):
         measures: every evaluation, in order of time.
         losses: (step, training loss); the loss is None where it was not finite.
         warnings: sentences about what makes the numbers say less than they seem to, such as what rounding left of the shifts.
-        diagnostics: gradients and sharpness on the way; None where the run did not look, or is of a version that could not.
+        diagnostics: gradients and sharpness on the way; None where nobody asked for it, or the run is of a version that could not.
         provenance: under which circumstances.
     """
 

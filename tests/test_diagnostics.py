@@ -181,15 +181,16 @@ def test_long_runs_pay_less_than_one_hundredth(name: str) -> None:
 def test_a_run_too_short_for_that_does_not_look() -> None:
     rule = OPTIMIZERS.build("adam")
     plan = schedule("auto", 300, rule, 3)
-    assert (plan.steps, plan.share) == (set(), 0)
+    assert (plan.steps, plan.share, plan.short) == (set(), 0, True)
     assert plan.reason.startswith("never: 0.75% of the passes allow a look every ")
-    assert plan.reason.endswith(" steps, and the run has 300; set diagnostics_every")
+    assert plan.reason.endswith(" steps, and the run has 300; set diagnostics_every to a number of steps")
 
 
 def test_when_can_be_said() -> None:
     rule = OPTIMIZERS.build("adam")
     assert schedule(7, 30, rule, 3).steps == {7, 14, 21, 28}
     assert schedule(0, 30, rule, 3).steps == set()
+    assert not any(schedule(every, 30, rule, 3).short for every in (0, 7, 31))
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "often", True])
@@ -241,6 +242,12 @@ def test_a_run_keeps_what_it_saw_and_its_numbers(data: Path, tmp_path: Path) -> 
     assert not (tmp_path / "plain" / FILE).exists()
     with pytest.raises(RecordError, match=r"diagnostics\.parquet does not exist; run the cell with protocol\.diagnostics_every"):
         load_diagnostics(tmp_path / "plain" / FILE)
+
+    short = run_cell(cell("auto", "adam"), tmp_path / "short", data).diagnostics
+    assert short is not None
+    assert (short.looks, short.share, short.ranges) == (0, 0, ())
+    assert short.schedule.startswith("never: ")
+    assert not (tmp_path / "short" / FILE).exists()
 
     # Stopped after a step with and one without a look, and taken up again.
     for steps in (2, 3):

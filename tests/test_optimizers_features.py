@@ -62,6 +62,89 @@ def test_zero_push_changes_neither_loss_nor_gradient() -> None:
             assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def push_by_hand(f: Tensor, d_mu: Tensor, d_sigma: Tensor) -> Tensor:
+    return pushed(f, (d_mu, d_sigma))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (2, 1, 4, 4), (2, 3, 1, 1), (1, 1, 1, 1), (2, 3, 4, 1)])
+@pytest.mark.parametrize("layouts", [(a, b) for a in LAYOUTS for b in LAYOUTS])
+def test_the_slope_by_pushed_features(shape: tuple[int, ...], layouts: tuple[torch.memory_format, torch.memory_format]) -> None:
+    """Whatever the layouts of the features and of what comes back, also where strides are ambiguous."""
+    f, weight = (torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout) for layout in layouts)
+    shift = torch.randn(2, shape[1], dtype=torch.float64)
+    f.requires_grad_()
+    found, expected = (torch.autograd.grad(how(f, *shift), f, weight)[0] for how in (push, push_by_hand))
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_digits_of_a_large_mean_are_kept_with_the_channels_last() -> None:
+    """In float32, where torch's own group norm of such features loses three more digits."""
+    torch.manual_seed(0)
+    f = (1000 + torch.randn(4, 8, 32, 32)).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, shift = torch.randn_like(f), torch.randn(2, 8)
+    out = push(f, *shift)
+    exact = f.detach().double().requires_grad_()
+    wanted = push_by_hand(exact, *shift.double())
+    assert relative(out, wanted) < 1e-7
+    found, expected = (torch.autograd.grad(o, x, weight.to(x.dtype))[0] for o, x in ((out, f), (wanted, exact)))
+    assert relative(found, expected) < 5e-5
+    naive = f - nn.functional.group_norm(f, 8, -shift[1], -shift[0], 1e-5)
+    assert relative(naive, wanted) > 1e-5
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).detach().norm() / expected.detach().norm())
+
+
+class Mixed(Detector):
+    """Three shallow modules, of which two agree in positions and differ in channels; one has constant features."""
+
+    size, shallow = 8, ("one", "two", "three")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 2, 2, stride=2)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, images: Tensor, slopes: dict[str, tuple[Tensor, Tensor]] | None = None) -> Prediction:
+        x = images
+        for name in self.shallow:
+            x = self.get_submodule(name)(x)
+            x = (x if slopes is None else push_by_hand(x, *slopes[name])).tanh()
+        return Prediction(self.head(x.flatten(1)), x)
+
+
+def test_slopes_of_modules_of_all_shapes_are_computed_together() -> None:
+    detector, batch = Mixed().double(), faces([0] * 4, size=8)
+    features = FeatureShift(detector, detector.shallow)
+    with features.pushed():
+        found = torch.autograd.grad(detector.loss(detector(batch.images), batch), features.leaves)
+    by_hand = {
+        name: tuple(torch.zeros_like(d, requires_grad=True) for d in features._shifts[module])
+        for module, name in features._modules.items()
+    }
+    loss = detector.loss(detector(batch.images, by_hand), batch)  # type: ignore[arg-type]
+    expected = torch.autograd.grad(loss, [d for pair in by_hand.values() for d in pair])
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(found, expected, strict=True))
+
+
+def test_what_one_backward_pass_has_seen_is_no_other_s() -> None:
+    """Backward passes that do not ask for the gradient by the shifts, twice through one graph, and one pass after the other."""
+    detector, batches = Mixed().double(), [faces([0] * 4, seed, size=8) for seed in (0, 1)]
+    features = FeatureShift(detector, detector.shallow)
+    weights = list(detector.parameters())
+    with features.pushed():
+        losses = [detector.loss(detector(batch.images), batch) for batch in batches]
+        alone = [torch.autograd.grad(loss, features.leaves, retain_graph=True) for loss in losses]
+        torch.autograd.grad(losses[1], weights, retain_graph=True)
+        again = [torch.autograd.grad(loss, [*weights, *features.leaves], retain_graph=True)[-6:] for loss in losses]
+    for one, other in zip(alone, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_hooks_live_only_inside() -> None:
     detector = Tiny()
     keys, hooks = list(detector.state_dict()), [len(m._forward_hooks) for m in detector.modules()]
@@ -124,6 +207,12 @@ def test_a_module_that_is_called_twice_is_pushed_twice_by_one_shift() -> None:
     expected = detector.head(pushed(detector.block(pushed(detector.block(images), d).tanh()), d).tanh().flatten(1))
     with features.pushed(shift):
         assert torch.allclose(detector(images).logits, expected, atol=1e-12)
+    zero = tuple(torch.zeros(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    by_hand = detector.head(pushed(detector.block(pushed(detector.block(images), zero).tanh()), zero).tanh().flatten(1))
+    with features.pushed():
+        found = torch.autograd.grad(detector(images).logits.square().sum(), features.leaves)
+    wanted = torch.autograd.grad(by_hand.square().sum(), zero)
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,4 @@ def test_state_holds_no_weights() -> None:
     weights = weights_of(detector)
     assert not any(torch.equal(t, w) for t in held for w in weights.values() if t.shape == w.shape)
     assert state["rule"] == {}
+    assert set(state) == {"rule", "base"}

@@ -13,26 +13,43 @@ from benchmark.cli.console import console, errors, progress, warn
 from benchmark.cli.options import check_device, chosen
 
 
-def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str]]:
-    """Optimizer steps of each cell by its id, and every warning about its data; a missing store or split is told here."""
+def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str], dict[str, int]]:
+    """Optimizer steps of each cell by its id, every warning about its data, its domains; a missing store or split is told here."""
     from benchmark.data import FaceFrames
     from benchmark.reads import cell_warnings, open_stores, select
     from benchmark.self_blended import training_batches
 
     empty: Any = None  # the pixels do not matter for counting steps
-    known: dict[str, int] = {}
+    known: dict[str, tuple[int, int]] = {}
     steps: dict[str, int] = {}
     warnings: dict[str, None] = {}
+    domains: dict[str, int] = {}
     for cell in cells:
         p = cell.protocol
         same = f"{cell.train} {cell.tests} {p.batch_size} {p.class_balance} {p.duplicates}"
         if same not in known:
             stores = open_stores(cell, data)
             (rows, methods), _ = select(cell, stores)
-            known[same] = training_batches(cell.train, p, FaceFrames(rows, methods, empty), 0, None).steps
+            known[same] = training_batches(cell.train, p, FaceFrames(rows, methods, empty), 0, None).steps, len(methods)
             warnings |= dict.fromkeys(cell_warnings(cell, stores))
-        steps[cell.id] = known[same] * p.all_epochs
-    return steps, list(warnings)
+        steps[cell.id], domains[cell.id] = known[same][0] * p.all_epochs, known[same][1]
+    return steps, list(warnings), domains
+
+
+def too_short(cells: list[Any], steps: dict[str, int], domains: dict[str, int]) -> list[str]:
+    """A sentence if cells are too short for a look at gradients that costs next to nothing, as `diagnostics_every: auto` has it."""
+    from benchmark.diagnostics import schedule
+    from optimizers import OPTIMIZERS
+
+    count = 0
+    for cell in cells:
+        rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+        count += schedule(cell.protocol.diagnostics_every, steps[cell.id], rule, domains[cell.id]).short
+    cells_are = "the only cell is" if count == len(cells) == 1 else f"{count} of {len(cells)} cells {'is' if count == 1 else 'are'}"
+    return [
+        f"{cells_are} too short to look at gradients and sharpness beside training within one hundredth of its time; "
+        "set protocol.diagnostics_every to a number of steps if you want that"
+    ] * bool(count)
 
 
 def run_grid(
@@ -61,9 +78,11 @@ def run_grid(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
     console.quiet = not first
     cells = chosen(study.cells(), only)
-    steps, warnings = look_ahead(cells, data)
+    steps, warnings, domains = look_ahead(cells, data)
     for sentence in warnings if first else []:
         warn(sentence)
+    for sentence in too_short(cells, steps, domains) if first else []:
+        console.print(f"[dim]{sentence}[/]", soft_wrap=True)
     folder = runs / study.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another folder with --runs")

@@ -47,7 +47,7 @@ TITLES = {
 NEEDS = {
     "ranks": "three optimizers and two columns in which all have a number",
     "sensitivity": "optimizers of one rule that differ in one setting",
-    "conflict": "cells that were run with protocol.diagnostics_every other than 0, and two forgeries to train on",
+    "conflict": "two forgeries to train on, and protocol.diagnostics_every a number of steps (auto leaves short runs out)",
     "sharpness": "`dfgrid probe sharpness`",
 }
 """What a figure needs beside records and scores."""

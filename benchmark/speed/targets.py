@@ -1,0 +1,59 @@
+"""What the optimizers should cost at most, and when a noisy ratio shows that they do."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from scipy import stats
+
+REAL = "x ideal of 32 x 256 px"
+"""Column: a step of 32 faces of 256 px over its ideal, as grids train."""
+
+LIMITS: dict[str, dict[str, float]] = {
+    "x plain step": {"pim": 1.75},
+    REAL: {"sam": 1.01, "gnp": 1.01, "sagm": 1.01, "roga": 1.03},
+    "launches": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "pim"), 30.0) | {"roga": 70.0, "dualflat": 42.0},
+    "waits": dict.fromkeys(("sgd", "adam", "sam", "asam", "gnp", "sagm", "roga", "pim", "dualflat"), 0.0),
+    "copies of the weights": {"sam": 1, "sagm": 2},
+}
+"""What we want each method to stay within, by column; RoGA's with four domains.
+
+DualFlat is PIM and SAM in one, which cannot be had for the price of either: with ResNet-34's three pushed modules PIM takes 29,
+SAM's norm, scale and shift 8, and the sum of three weighted gradients 5.
+"""
+
+ASIDE = {"copies of the weights": 0.1}
+"""What a figure may lie above its target: peak memory holds losses and norms, too, which are no copy of the weights but count
+where these are as few as Meso4's."""
+
+LOOKS = (9, 18, 36, 72)
+"""Rounds after which it is asked whether a target is met or missed."""
+
+CONFIDENCE = 1 - 0.05 / len(LOOKS)
+"""Of each look's interval, so that all of them together err once in twenty times at most."""
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """Interval for the ratios' median by their order alone (Conover 1999, section 3.2), whatever their distribution.
+
+    It holds the median with the probability `CONFIDENCE`; a few ratios can say nothing, and it is without ends.
+    """
+    found = stats.quantile_test(ratios, q=statistics.median(ratios), p=0.5).confidence_interval(CONFIDENCE)
+    low, high = (float(end) for end in found)
+    return (low, high) if low == low and high == high else (-float("inf"), float("inf"))
+
+
+def decided(ratios: Sequence[float], limit: float) -> bool | None:
+    """Whether the ratios' median is at most `limit`; None while that lies within their interval."""
+    low, high = interval(ratios)
+    return True if high <= limit else False if low > limit else None
+
+
+def verdict(column: str, method: str, value: float, ratios: Sequence[float] = ()) -> str:
+    """Whether the figure, or the median of the ratios, is within its target, where it has one."""
+    limit = LIMITS.get(column, {}).get(method)
+    if limit is None:
+        return ""
+    met = decided(ratios, limit) if ratios else value <= limit + ASIDE.get(column, 0.0)
+    return f" (target {limit:g} {'undecided' if met is None else 'met' if met else 'NOT met'})"
