@@ -257,7 +257,7 @@ def test_ctrl_c_does_not_wait_for_what_nobody_reads(data: Path, tmp_path: Path) 
     loud = cell(plugins=[str(tmp_path / "talkative.py")], protocol={**CONTENT["protocol"], "epochs": 5000})
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "runs"), str(data), loud.model_dump_json()]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.stdout == "1\n", done.stderr
 
 
