@@ -38,8 +38,7 @@ def grid_run(
 
     plugins = [str(p) for p in plugin or []]
     if data == Path(WORD):
-        way = {"launcher": launcher, "address": address, "replace": replace}
-        finish(run_mini(grid, runs, device, workers, only, threads, plugins, **way))
+        finish(run_mini(grid, runs, device, workers, only, threads, plugins, None, launcher, address, replace))
         return
     loaded = load_grid(grid, plugins=plugins)
     outcome = run_grid(loaded, runs, data, device, workers, only, threads, launcher=launcher, address=address, replace=replace)

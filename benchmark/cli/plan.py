@@ -122,8 +122,8 @@ def _totals(plan: GridPlan, device: str, workers: int, threads: int) -> list[str
     parts.append(f"scores {UNKNOWN if None in scores else _bytes(sum(s or 0 for s in scores))}")
     parts += [f"decoded faces, kept once for all cells, {_bytes(plan.cache)}", f"stores that are missing {_bytes(plan.missing)}"]
     return [
-        f"{time} (estimate: a few timed passes of each detector on this machine, {here}; reading, augmentation and a "
-        "detector's own loss are not timed).",
+        f"{time} (estimate: a few timed passes of each detector on this machine, {here}; reading, augmentation, a detector's own "
+        "loss, checkpoints and the start of processes are not timed: cells of seconds take two to three times as long).",
         f"Disk (estimate): {', '.join(parts)}.",
     ]
 
