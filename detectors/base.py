@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -110,6 +111,9 @@ class Detector(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> the range that the backbone was made for."""
+        if len({*self.mean}) == len({*self.std}) == 1 and math.frexp(self.std[0])[0] == 0.5:
+            # One pass over the memory instead of two. To divide by a power of two is exact, so the bits are those of below.
+            return torch.add(torch.tensor(-self.mean[0] / self.std[0], dtype=images.dtype), images, alpha=1 / self.std[0])
         # Made on the CPU and sent without waiting: torch.tensor(..., device="cuda") would drain the GPU's queue in every forward.
         mean, std = (
             torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True) for values in (self.mean, self.std)
