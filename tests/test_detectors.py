@@ -53,8 +53,9 @@ def test_imagenet_normalization():
     assert white.tolist() == pytest.approx([(1 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)])
 
 
-def test_normalization_is_the_same_to_the_bit_in_any_layout_and_batch():
-    detector = without_storage("resnet18", normalization="imagenet")
+@pytest.mark.parametrize("normalization", ["imagenet", "half"])
+def test_normalization_is_the_same_to_the_bit_in_any_layout_and_batch(normalization):
+    detector = without_storage("resnet18", normalization=normalization)
     images = torch.rand(3, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (detector.mean, detector.std))
     for layout in (torch.contiguous_format, torch.channels_last):
