@@ -22,13 +22,13 @@ from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from optimizers.vector import Vector
 
-LAUNCHES = {"adam": 2, "sam": 10, "gnp": 13, "sagm": 13, "roga": 60, "pim": 19, "dualflat": 32}
+LAUNCHES = {"adam": 2, "sam": 10, "gnp": 13, "sagm": 13, "roga": 54, "pim": 19, "dualflat": 32}
 """At most so many beyond the passes, with one pushed module in PIM and DualFlat; each further one takes `PUSHED`."""
 
 PUSHED = 5
 """Three forward (a contiguous copy, its norm, the difference) and two backward."""
 
-COPIES = {"adam": 0, "sam": 1, "gnp": 2, "sagm": 2, "roga": 3, "pim": 0.2, "dualflat": 3}
+COPIES = {"adam": 0, "sam": 1, "gnp": 2, "sagm": 2, "roga": 2, "pim": 0.2, "dualflat": 3}
 """Of the weights, at most, a tenth aside; PIM's are its normalised features."""
 
 
