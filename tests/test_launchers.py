@@ -291,7 +291,7 @@ def test_a_worker_that_is_killed_costs_no_other_cell(data: Path, tmp_path: Path)
 
 def test_what_is_measured_on_the_way_orders_what_is_left(data: Path, tmp_path: Path) -> None:
     """The launcher asks again after every cell: what has a cost by now goes behind what has none, the longest before the others."""
-    cells = grid(optimizers=["sgd", "sam"], detectors=[*CONTENT["detectors"], "meso4"], seeds=[0, 1]).cells()
+    cells = grid(optimizers=["sgd", "roga"], detectors=[*CONTENT["detectors"], "meso4"], seeds=[0, 1]).cells()
     job = Job(cells, tmp_path, data, "cpu", 1, 1, lambda event: None)
     assert job.order(cells) == cells
     run_cell(cells[0], tmp_path / cells[0].id, data)
