@@ -206,7 +206,7 @@ def test_a_store_of_unknown_size_leaves_the_hours_open(dfgrid: Dfgrid, monkeypat
     ("train", "protocol"),
     [
         ({"methods": ["Deepfakes"]}, {"epochs": 2, "batch_size": 8}),
-        ({"methods": ["Deepfakes", "FaceSwap"]}, {"name": "dfb-compat", "epochs": 2, "batch_size": 8}),
+        ({"methods": ["Deepfakes", "FaceSwap"]}, {"name": "dfb-compat", "epochs": 2, "batch_size": 8, "augment": "flip"}),
         ({"source": "sbi"}, {"epochs": 1, "batch_size": 8}),
     ],
     ids=["strict", "dfb-compat", "sbi"],
