@@ -16,7 +16,7 @@ from torch import nn
 from benchmark.objective import BatchObjective
 from benchmark.speed import optimizers as speed
 from benchmark.speed.ideals import Measurement, Row
-from benchmark.speed.targets import ASIDE, CONFIDENCE, LIMITS, LOOKS, REAL, decided, interval, verdict
+from benchmark.speed.targets import ASIDE, CONFIDENCE, LIMITS, LOOKS, REAL, looked_at, verdict
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -80,12 +80,12 @@ def test_a_figure_is_held_against_its_target() -> None:
 
 def test_a_ratio_is_held_against_its_target_where_the_rounds_can_tell() -> None:
     ratios = [1.0 + 0.001 * i for i in range(9)]
-    assert interval(ratios) == (1.0, 1.008)  # the whole range of nine
+    assert (looked_at(ratios).low, looked_at(ratios).high) == (1.0, 1.008)  # the whole range of nine
     assert verdict(REAL, "sam", 0.0, ratios) == " (target 1.01 met)"
     assert verdict(REAL, "sam", 0.0, [r + 0.005 for r in ratios]) == " (target 1.01 undecided)"
     assert verdict(REAL, "sam", 0.0, [r + 0.02 for r in ratios]) == " (target 1.01 NOT met)"
-    assert interval([1.0, 2.0]) == (-math.inf, math.inf)
-    assert decided([0.5], 1.0) is None
+    assert (looked_at([1.0, 2.0]).low, looked_at([1.0, 2.0]).high) == (-math.inf, math.inf)
+    assert looked_at([0.5]).at_most(1.0) == "undecided"
 
 
 def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
@@ -93,9 +93,9 @@ def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
     numbers = np.random.default_rng(0)
     widths = []
     for look in LOOKS:
-        drawn = [interval(numbers.lognormal(0.0, 0.1, look)) for _ in range(400)]
-        assert sum(low <= 1.0 <= high for low, high in drawn) >= 400 * CONFIDENCE - 12
-        widths.append(float(np.median([high - low for low, high in drawn])))
+        drawn = [looked_at(numbers.lognormal(0.0, 0.1, look)) for _ in range(400)]
+        assert sum(d.low <= 1.0 <= d.high for d in drawn) >= 400 * CONFIDENCE - 12
+        widths.append(float(np.median([d.high - d.low for d in drawn])))
     assert widths == sorted(widths, reverse=True)
 
 

@@ -177,7 +177,7 @@ def _report(files: list[Path], frames: FaceFrames, size: int, batch_size: int, r
         ("end to end with the dfb augmentation", END_TO_END, "with the dfb augmentation, warm"),
     ):
         found = measured[name].ratio
-        print(f"target {what} >= {target:g} x the peer: {found:.1f} x, {found.verdict(at_least=target)}")
+        print(f"target {what} >= {target:g} x the peer: {found:.1f} x, {found.at_least(target)}")
     print(f"target no grey level lost: {different} differ, {'met' if different == 0 else 'NOT met'}")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmark.config import default_base
 from benchmark.objective import BatchObjective
 from benchmark.speed.counting import Count, count
-from benchmark.speed.targets import LIMITS, REAL, decided
+from benchmark.speed.targets import LIMITS, REAL, looked_at
 from detectors import DETECTORS
 from detectors.base import Batch, Detector
 from optimizers import OPTIMIZERS
@@ -82,7 +82,7 @@ class Row:
     def undecided(self) -> bool:
         """Whether a target lies within the interval of its ratio."""
         figures = [(LIMITS.get(column, {}).get(self.name), ratios) for column, ratios in self.ratios().items()]
-        return any(limit is not None and decided(ratios, limit) is None for limit, ratios in figures)
+        return any(limit is not None and looked_at(ratios).at_most(limit) == "undecided" for limit, ratios in figures)
 
 
 class Measurement:

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmark.cli.console import console, progress
 from benchmark.provenance import cpu, device_name
 from benchmark.speed.ideals import Measurement, Row
-from benchmark.speed.targets import CONFIDENCE, LIMITS, LOOKS, REAL, interval, verdict
+from benchmark.speed.targets import CONFIDENCE, LIMITS, LOOKS, REAL, looked_at, verdict
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
 
@@ -84,8 +84,8 @@ def _median(name: str, column: str, found: Mapping[str, list[float]], digits: in
         return ""
     text = f"{statistics.median(ratios):.{digits}f}"
     if name in LIMITS.get(column, {}):
-        low, high = interval(ratios)
-        return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+        seen = looked_at(ratios)
+        return f"{text} [{seen.low:.{digits}f}, {seen.high:.{digits}f}]"
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
     return f"{text} ± {(high - low) / 2:.{digits}f}"
 

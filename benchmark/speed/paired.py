@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from scipy.stats import binom
+from scipy import stats
 
 CONFIDENCE = 0.95
+
+Verdict = Literal["met", "NOT met", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -17,32 +21,36 @@ class Median:
 
     Attributes:
         value: the median.
-        low, high: an interval that holds the true median with a confidence of `CONFIDENCE` at least.
+        low, high: an interval that holds the true median with the asked confidence at least.
     """
 
     value: float
     low: float
     high: float
 
-    def verdict(self, at_least: float | None = None, below: float | None = None) -> str:
-        """ "met" or "NOT met" where the whole interval says so, else "undecided"."""
-        if at_least is not None:
-            return "met" if self.low >= at_least else "NOT met" if self.high < at_least else "undecided"
-        assert below is not None
-        return "met" if self.high < below else "NOT met" if self.low >= below else "undecided"
+    def at_least(self, target: float) -> Verdict:
+        """Whether the whole interval reaches the target, or none of it does."""
+        return "met" if self.low >= target else "NOT met" if self.high < target else "undecided"
+
+    def at_most(self, target: float) -> Verdict:
+        """Whether the whole interval keeps to the target, or none of it does."""
+        return "met" if self.high <= target else "NOT met" if self.low > target else "undecided"
+
+    def below(self, target: float) -> Verdict:
+        """Whether the whole interval lies below the target, or none of it does."""
+        return "met" if self.high < target else "NOT met" if self.low >= target else "undecided"
 
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
-def median(values: Sequence[float]) -> Median:
-    """The median of independent rounds, and the order statistics around it that the sign test's binomial law gives.
+def median(values: Sequence[float], confidence: float = CONFIDENCE) -> Median:
+    """The median of independent rounds, and the order statistics around it that hold the true one, whatever the distribution.
 
-    With fewer than 6 rounds no interval has the confidence, and it has no end.
+    These are those of the sign test (Conover 1999, section 3.2). With too few rounds (5 for a confidence of 0.95) none have the
+    confidence, and the interval has no ends.
     """
-    ordered, n = sorted(values), len(values)
-    # P(the true median lies below the (k+1)-th of n) = P(Binomial(n, 1/2) <= k).
-    k = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5))
-    k -= binom.cdf(k, n, 0.5) > (1 - CONFIDENCE) / 2
-    low, high = (ordered[k], ordered[n - 1 - k]) if k >= 0 else (float("-inf"), float("inf"))
-    return Median(statistics.median(ordered), low, high)
+    value = statistics.median(values)
+    ends = stats.quantile_test(values, q=value, p=0.5).confidence_interval(confidence)
+    low, high = float(ends.low), float(ends.high)
+    return Median(value, -math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high)

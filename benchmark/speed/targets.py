@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
-from scipy import stats
+from benchmark.speed.paired import Median, median
 
 REAL = "x ideal of 32 x 256 px"
 """Column: a step of 32 faces of 256 px over its ideal, as grids train."""
@@ -34,20 +33,9 @@ CONFIDENCE = 1 - 0.05 / len(LOOKS)
 """Of each look's interval, so that all of them together err once in twenty times at most."""
 
 
-def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """Interval for the ratios' median by their order alone (Conover 1999, section 3.2), whatever their distribution.
-
-    It holds the median with the probability `CONFIDENCE`; a few ratios can say nothing, and it is without ends.
-    """
-    found = stats.quantile_test(ratios, q=statistics.median(ratios), p=0.5).confidence_interval(CONFIDENCE)
-    low, high = (float(end) for end in found)
-    return (low, high) if low == low and high == high else (-float("inf"), float("inf"))
-
-
-def decided(ratios: Sequence[float], limit: float) -> bool | None:
-    """Whether the ratios' median is at most `limit`; None while that lies within their interval."""
-    low, high = interval(ratios)
-    return True if high <= limit else False if low > limit else None
+def looked_at(ratios: Sequence[float]) -> Median:
+    """The ratios' median, with the interval of one look."""
+    return median(ratios, CONFIDENCE)
 
 
 def verdict(column: str, method: str, value: float, ratios: Sequence[float] = ()) -> str:
@@ -55,5 +43,5 @@ def verdict(column: str, method: str, value: float, ratios: Sequence[float] = ()
     limit = LIMITS.get(column, {}).get(method)
     if limit is None:
         return ""
-    met = decided(ratios, limit) if ratios else value <= limit + ASIDE.get(column, 0.0)
-    return f" (target {limit:g} {'undecided' if met is None else 'met' if met else 'NOT met'})"
+    kept = "met" if value <= limit + ASIDE.get(column, 0.0) else "NOT met"
+    return f" (target {limit:g} {looked_at(ratios).at_most(limit) if ratios else kept})"

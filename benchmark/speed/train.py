@@ -59,7 +59,7 @@ class Pace:
     @property
     def verdicts(self) -> tuple[str, str]:
         """Of waiting, and of images per second."""
-        return self.waiting.verdict(below=WAITING), self.of_bare.verdict(at_least=OF_BARE)
+        return self.waiting.below(WAITING), self.of_bare.at_least(OF_BARE)
 
 
 def grainy(folder: Path, size: int, domains: int, per_class: int) -> FaceFrames:
