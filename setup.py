@@ -45,7 +45,7 @@ setup(
         "pandas>=2.0",  # manifests, scores and tables
         "pyarrow>=14",  # parquet files behind pandas
         "scikit-learn>=1.3",  # AUC, AP, ROC: arithmetic that should not be ours
-        "scipy>=1.10",  # Delaunay triangles of the drawn face swap
+        "scipy>=1.10",  # tests, ranks and intervals of results and of speed; Delaunay triangles of the drawn face swap
         "pyyaml>=6.0",  # grids
         "pydantic>=2.5",  # grids, cells and records: an unknown key is an error
         "typer>=0.12",  # the command line
