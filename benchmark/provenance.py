@@ -19,6 +19,7 @@ PACKAGES = (
     "torchvision",
     "efficientnet-pytorch",
     "pretrainedmodels",
+    "timm",
     "numpy",
     "pandas",
     "scikit-learn",
