@@ -58,10 +58,11 @@ def test_launches_of_three_pushed_modules() -> None:
         assert speed.beyond(found, row)[0] <= LAUNCHES[row.name] + 2 * PUSHED <= LIMITS["launches"][row.name]
 
 
-def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeats", ["1", "2"])
+def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, repeats: str) -> None:
     file = tmp_path / "table.md"
     names = ["--detectors", "meso4", "--optimizers", "sam", "roga"]
-    sizes = ["--repeats", "2", "--batch", "8", "--size", "32", "--markdown", str(file)]
+    sizes = ["--repeats", repeats, "--batch", "8", "--size", "32", "--markdown", str(file)]
     monkeypatch.setattr(sys, "argv", ["optimizers", *names, *sizes])
     speed.main()
     assert "meso4: 8 faces of 32 px" in capsys.readouterr().out

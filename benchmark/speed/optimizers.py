@@ -189,7 +189,7 @@ def measure_beyond(small: Measurement, micro: Measurement, looks: Sequence[int],
     What a step does beyond its passes is work on the weights, which does not depend on the faces. Beside large ones it is lost in
     the noise of their passes; beside small ones it can be measured.
     """
-    passes = [micro.seconds_of_a_pass() for _ in range(1 + looks[0] // 2)][1:]
+    passes = [micro.seconds_of_a_pass() for _ in range(1 + -(-looks[0] // 2))][1:]  # the first warms up
     for row in small.rows:
         row.real = row.batches * MICRO * statistics.median(passes)
     measure(small, looks, minutes)
