@@ -37,8 +37,9 @@ measurement, are still to be measured. There was no GPU.
 
 DEFAULTS = """So the defaults are:
 
-- **Channels last.** `meso4` and `dfb-meso4` are the exception, in training alone; with a layout of their own they would train
-  faster and predict slower, and their runs would be other ones in the last digits.
+- **Channels last.** `meso4` and `dfb-meso4` are the exception, in training alone (in bf16 the other MesoNets and EfficientNet-B4,
+  too); with a layout of their own they would train faster and predict slower, and their runs would be other ones in the last
+  digits.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
   which exact RoGA does, and its sums come in another order.
