@@ -3,8 +3,8 @@
 A face's generator comes from (seed, epoch, face, showing), and its pixels depend on nothing else: not on the order of the faces,
 their batch and its micro-batches, the number of threads and processes, or where a run was resumed. Faces are 8-bit levels until the
 last step, and every step rounds to them, as albumentations' do and so DeepfakeBench's: on the CPU by OpenCV, face by face; on
-another device batched. Both give the same levels but for one level here and there (see `benchmark.transforms_batched`); the record
-says which device it was.
+another device batched. Both give the same levels but for one level here and there (see `benchmark.transforms_batched`), and so do
+OpenCV's own builds and code paths for different processors; the record says which device, processor and version it was.
 """
 
 from __future__ import annotations
