@@ -33,7 +33,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say whose
+        if error.errno is not None:  # one with words of its own would lose them
+            error.filename = error.filename or str(path)  # a full disk does not say whose
         raise
     finally:
         scratch.unlink(missing_ok=True)
