@@ -34,7 +34,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(files_module.os, "fsync", full)
-    with pytest.raises(OSError, match="no space.*record.json"):
+    with pytest.raises(OSError, match=r"no space.*record\.json"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
