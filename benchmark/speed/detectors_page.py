@@ -31,7 +31,8 @@ their faces, which counts here and which DeepfakeBench leaves to its data loader
 """
 
 NOTE = """One thread each, which is what a cell takes unless `--threads` says otherwise; two measurements at a time on the two
-cores, as two cells would run. There was no GPU.
+cores, as two cells would run. `dfb-srm`, `ucf` and `dfb-recce` went in batches of 2. There was no
+GPU. DeepfakeBench's UCF cannot be tested in bf16.
 """
 
 DEFAULTS = """So the defaults are:
