@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from results_grids import provenance
 
+from benchmark.circumstances import settings_used
 from benchmark.config import Cell, Grid
 from benchmark.evaluate import ScoredSet, measures
 from benchmark.protocol import Protocol
 from results.index import GridFile, GridIndex, WantedCell, WantedTest
-from results.record import DetectorUsed, Measure, OptimizerUsed, Record
+from results.record import Measure, Record
 from results.report import ReadGrid
 
 FINGERPRINTS = {"stores/a": "a" * 64, "stores/b": "b" * 64}
@@ -77,18 +78,7 @@ def measured(scores: pd.DataFrame, protocol: Protocol) -> list[Measure]:
 
 def record_of(cell: Cell, scores: pd.DataFrame, **more: Any) -> Record:
     fields: dict[str, Any] = {
-        "grid": cell.grid,
-        "cell": cell.id,
-        "detector": DetectorUsed(name=cell.detector.name, label=cell.detector.title, settings=cell.detector.settings),
-        "optimizer": OptimizerUsed(
-            name=cell.optimizer.name,
-            label=cell.optimizer.title,
-            settings=cell.optimizer.settings,
-            base=cell.base.name,
-            base_settings=cell.base.settings,
-        ),
-        "seed": cell.seed,
-        "protocol": cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"}),
+        **settings_used(cell),
         "data": {"train": cell.train.model_dump(mode="json"), "tests": [t.model_dump(mode="json") for t in cell.tests]},
         "parameters": 28000,
         "steps": 20,

@@ -37,9 +37,12 @@ GPU. DeepfakeBench's UCF cannot be tested in bf16.
 
 DEFAULTS = """So the defaults are:
 
-- **Channels last**, with which no detector was slower in fp32 than with the channels first. In bf16 EfficientNet-B4 trains slower.
-  Two threads for one cell are another matter: there `meso4` trained at 0.66 of its rate with the channels first, for a reason that
-  is not established. On a CPU, more cells at a time beat more threads a cell.
+- **Channels last**, with which no detector was shown slower in fp32 than with the channels first. In bf16 EfficientNet-B4 trains
+  slower.
+- **One thread a cell.** On two threads, measured before (batches of 4, a learning rate of 1e-4 for most), ours was slower than
+  DeepfakeBench's in training `meso4` (0.78) and `dfb-meso4` (0.85) in fp32, faster in 19 and undecided in 3 of 24; in bf16
+  slower in training all four MesoNets (0.50 to 0.66) and both EfficientNet-B4 (0.92, 0.93). The channels last cost `meso4` a
+  third of its rate there (0.66), for a reason that is not established.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
   which exact RoGA does, and its sums come in another order. Compiled, `meso4` trained 1.3 and predicted 1.1 times as fast (fp32).
