@@ -77,12 +77,18 @@ def _called_from_outside(event: Any) -> bool:
     return True
 
 
+def _is_kernel(event: Any) -> bool:
+    """Neither a copy nor a fill, nor the name that torch gives to a stretch of the GPU's time, such as an optimizer's step."""
+    copied = event.name.startswith(("Memcpy", "Memset"))
+    return event.device_type == DeviceType.CUDA and not copied and not getattr(event, "is_user_annotation", False)
+
+
 def _on_cuda(work: Callable[[], object], device: torch.device) -> Count:
     torch.cuda.synchronize(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as found:
         work()
         torch.cuda.synchronize(device)
-    kernels = Counter(e.name for e in found.events() or () if e.device_type == DeviceType.CUDA and not e.name.startswith("Mem"))
+    kernels = Counter(e.name for e in found.events() or () if _is_kernel(e))
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()

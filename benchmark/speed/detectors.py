@@ -142,16 +142,15 @@ def measure(
 
 
 def _turn(runner: Runner, way: Way, batch: Batch, seconds: float) -> float:
-    """Faces per second."""
+    """Faces per second. The host does not wait for a GPU before the turn is over, as it does not in training."""
     wait = torch.cuda.synchronize if runner.device == "cuda" else lambda: None
     wait()
     began, steps = time.perf_counter(), 0
-    while True:
+    while not steps or time.perf_counter() - began < seconds:
         runner.run(way, batch)
         steps += 1
-        wait()
-        if time.perf_counter() - began >= seconds:
-            return steps * len(batch) / (time.perf_counter() - began)
+    wait()
+    return steps * len(batch) / (time.perf_counter() - began)
 
 
 def ways_of(who: list[str], compile: bool, precisions: list[str], plain_peer: bool = False) -> list[Way]:

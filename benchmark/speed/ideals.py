@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.config import default_base
 from benchmark.objective import BatchObjective
@@ -19,6 +20,9 @@ from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer, Rule
 from optimizers.bases import build_base
 from optimizers.vector import Vector
+
+BATCH, SIZE = 32, 256
+"""Faces in a batch as grids train on, and their side, px."""
 
 
 class Recording(BatchObjective):
@@ -62,6 +66,7 @@ class Row:
         rounds: seconds of `step`, of `ideal` and of a plain step.
         counts: of `step`, `ideal` and `bare`.
         real: seconds of the passes over a batch as grids train on, where `step` and `ideal` are of small faces.
+        whole: `step` and `ideal` are of a batch as grids train on.
     """
 
     name: str
@@ -73,11 +78,15 @@ class Row:
     rounds: list[tuple[float, float, float]] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     real: float | None = None
+    whole: bool = False
 
     def ratios(self) -> dict[str, list[float]]:
         """Those of each round, by column."""
-        found = {"x plain step": [a / c for a, _, c in self.rounds], "x ideal": [a / b for a, b, _ in self.rounds]}
-        return found if self.real is None else {REAL: [1 + (a - b) / self.real for a, b, _ in self.rounds]}
+        if self.real is not None:
+            return {REAL: [1 + (a - b) / self.real for a, b, _ in self.rounds]}
+        ideal = [a / b for a, b, _ in self.rounds]
+        found = {"x plain step": [a / c for a, _, c in self.rounds], "x ideal": ideal}
+        return found | {REAL: ideal} if self.whole else found
 
     def undecided(self) -> bool:
         """Whether a target lies within the interval of its ratio."""
@@ -95,9 +104,20 @@ class Measurement:
         size: their side, px.
         domains: domains in a batch.
         device: where.
+        peers: other implementations of SAM, by name: classes with the interface that most of them share, `SAM(weights, class of the
+            base optimizer, rho=, **settings of the base)` with `first_step` and `second_step`.
     """
 
-    def __init__(self, name: str, methods: list[str], number: int, size: int, domains: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        methods: list[str],
+        number: int,
+        size: int,
+        domains: int,
+        device: torch.device,
+        peers: Mapping[str, Any] | None = None,
+    ) -> None:
         torch.manual_seed(0)
         self.name, self.device, self.size = name, device, size
         self.detector: Detector = DETECTORS.build(name, size=size).to(device)
@@ -107,7 +127,8 @@ class Measurement:
         self.batch = faces(number, size, domains, device)
         self.bases = {base: build_base(base, self.weights, lr=0.0) for base in {default_base(m) for m in methods} | {"adam"}}
         self.turn = False
-        self.rows = [self._row(method) for method in methods]
+        self.whole = number >= BATCH and size >= SIZE
+        self.rows = [self._row(method) for method in methods] + [self._peer(*peer) for peer in (peers or {}).items()]
 
     def _row(self, method: str) -> Row:
         rule: Rule = OPTIMIZERS.build(method)
@@ -120,27 +141,55 @@ class Measurement:
         def step() -> Tensor:
             return optimizer.step(BatchObjective(self.detector, [self.batch]))
 
+        return self._beside_its_ideal(method, step, base, recorded.passes)
+
+    def _peer(self, name: str, cls: Any) -> Row:
+        """SAM as users of `cls` train with it: BatchNorm's momentum is 0 in the second pass."""
+        base = self.bases["adam"]
+        settings = {key: base.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "fused", "foreach")}
+        optimizer = cls(self.weights, type(base), rho=0.05, **settings)
+        norms = [module for module in self.detector.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [module.momentum for module in norms]
+
+        def step() -> None:
+            self._pass(self.batch)
+            optimizer.first_step(zero_grad=True)
+            for module in norms:
+                module.momentum = 0.0
+            self._pass(self.batch)
+            optimizer.second_step(zero_grad=True)
+            for module, momentum in zip(norms, momenta, strict=True):
+                module.momentum = momentum
+
+        return self._beside_its_ideal(name, step, base, [[self.batch], [self.batch]])
+
+    def _beside_its_ideal(
+        self, name: str, step: Callable[[], object], base: torch.optim.Optimizer, passes: list[list[Batch]]
+    ) -> Row:
         def bare() -> None:
-            for batches in recorded.passes:
+            for batches in passes:
                 base.zero_grad(set_to_none=True)
                 for batch in batches:
-                    self.detector.loss(self.detector(batch.images), batch).backward()
+                    self._pass(batch)
 
         def ideal() -> None:
             bare()
             base.step()
             base.zero_grad(set_to_none=True)
 
-        faces = sum(len(batch) for batches in recorded.passes for batch in batches)
-        return Row(method, step, ideal, bare, len(recorded.passes), faces / len(self.batch))
+        faces = sum(len(batch) for batches in passes for batch in batches)
+        return Row(name, step, ideal, bare, len(passes), faces / len(self.batch), whole=self.whole)
+
+    def _pass(self, batch: Batch) -> None:
+        self.detector.loss(self.detector(batch.images), batch).backward()
 
     def seconds_of_a_pass(self) -> float:
         """Of a forward and backward pass over the batch, bare."""
-        return self._seconds(lambda: self.detector.loss(self.detector(self.batch.images), self.batch).backward())
+        return self._seconds(lambda: self._pass(self.batch))
 
     def _plain_step(self) -> None:
         base = self.bases["adam"]
-        self.detector.loss(self.detector(self.batch.images), self.batch).backward()
+        self._pass(self.batch)
         base.step()
         base.zero_grad(set_to_none=True)
 

@@ -4,32 +4,39 @@ Beside each step its ideal is timed, in the same run and in turn: as many bare f
 torch's ordinary `backward` and `zero_grad`, and one step of the same base optimizer. Ratios are taken within a round, and their
 median over the rounds is printed. The learning rate is zero: all steps do the same.
 
-By default 16 faces in 4 domains, of 256 px for Meso4 and of 128 px for the others; `--detectors` takes a part of it.
+By default 16 faces in 4 domains, of 256 px for Meso4 and of 128 px for the others; on a GPU, which is asked for by `--device cuda`
+and timed by its own events, 32 of 256 px. `--detectors` takes a part of it. `--peer` names files with other implementations of SAM,
+to be measured beside.
 
 A round is off by some hundredths on most machines, so no few can show one hundredth of a long step. What a step does beyond its
 passes is work on the weights, though, whatever the faces. So it is measured as a difference, on two faces a domain of 64 px, and
 divided by the passes over 32 faces of 256 px, as four times those over 8. Beside each ratio that has a target stands an interval
 for its median, and while the target lies inside, those methods are timed on: the rounds are doubled, up to 72 or until `--minutes`
-are over. What is then still open is called undecided.
+are over. What is then still open is called undecided. Where the batch itself is of 32 faces of 256 px, nothing is divided: the
+target is for the ratio to the ideal as it was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.table import Table
 
 from benchmark.cli.console import console, progress
 from benchmark.provenance import cpu, device_name
-from benchmark.speed.ideals import Measurement, Row
+from benchmark.seeding import seed_everything
+from benchmark.speed.ideals import BATCH, SIZE, Measurement, Row
 from benchmark.speed.targets import CONFIDENCE, LIMITS, LOOKS, REAL, looked_at, verdict
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
@@ -48,13 +55,13 @@ class Measured:
     """What was measured of one detector: every method's steps, and what those with a target take beyond their ideals."""
 
     whole: Measurement
-    small: Measurement
+    small: Measurement | None
 
 
 def cells(done: Measured, row: Row) -> list[str]:
     """What the table says of a method, column by column."""
     launches, waits, copies = beyond(done.whole, row)
-    small = next((other for other in done.small.rows if other.name == row.name), None)
+    small = next((other for other in done.small.rows if other.name == row.name), None) if done.small else None
     ratios = row.ratios() | ({} if small is None else small.ratios())
     ms = statistics.median(step for step, _, _ in row.rounds) * 1000
     figures = {
@@ -103,8 +110,10 @@ def markdown(done: list[Measured], domains: int, device: torch.device) -> str:
         "# What the optimizers cost",
         "",
         f"Made by `python -m benchmark.speed.optimizers` on {date.today().isoformat()}: {device_name(str(device))}, CPU {cpu()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}; float32, "
-        f"channels last, {domains} domains in a batch. Ratios are medians of paired rounds, ± half the distance of the quartiles; "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}; float32"
+        + (" (convolutions in TF32, torch's default)" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "")
+        + f", channels last, {domains} domains in a batch, deterministic kernels as in cells. Ratios are medians of paired rounds, "
+        "± half the distance of the quartiles; "
         "where there is a target, with an interval for the median that follows from the order of the ratios, "
         f"{CONFIDENCE:.2%} at each of at most {len(LOOKS)} looks, 95% together. A target that lies inside is undecided.",
         "",
@@ -112,7 +121,7 @@ def markdown(done: list[Measured], domains: int, device: torch.device) -> str:
         "- x ideal: over that of as many bare passes of the same faces and one step of the same base optimizer, in the same round.",
         f"- {REAL}: the same for a batch as grids train on. What a step takes beyond its ideal is work on the weights, the "
         "same for any faces; it is measured as the difference to the ideal on two faces a domain of 64 px, and divided by the "
-        f"passes over 32 faces of 256 px, which count as {MICRO} times those over 8.",
+        f"passes over 32 faces of 256 px, which count as {MICRO} times those over 8. Of a batch of that size it is x ideal.",
         "- launches: beyond those of the bare passes, the base optimizer's included; "
         + ("kernels." if device.type == "cuda" else "operators that Python or autograd calls (a foreach function is one)."),
         "- waits: how often the host waits for a number, beyond the ideal (on a CPU torch's fused Adam looks up its step count).",
@@ -134,25 +143,33 @@ def main() -> None:
         "--repeats", type=int, help=f"rounds; default: {LOOKS[0]}, and up to {LOOKS[-1]} where a target is undecided"
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="no rounds are added after so many for a detector; default 10")
-    parser.add_argument("--batch", type=int, default=16, help="faces in a step; default 16")
-    parser.add_argument("--size", type=int, help="side of the faces, px; default: 256 for meso4, 128 for the others")
+    parser.add_argument("--batch", type=int, help="faces in a step; default 16, on a GPU 32")
+    parser.add_argument("--size", type=int, help="side of the faces, px; default: 256 for meso4 and on a GPU, 128 for the others")
     parser.add_argument("--domains", type=int, default=4, help="domains in a batch; default 4")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="of torch; default: as many as it takes")
+    parser.add_argument("--peer", nargs="+", type=Path, default=[], metavar="FILE", help="Python files, each with a class SAM")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there as well")
     given = parser.parse_args()
+    device = torch.device(given.device)
+    on_gpu = device.type == "cuda"
+    given.batch = given.batch or (BATCH if on_gpu else 16)
     if (given.repeats or 1) < 1 or given.domains < 1 or given.batch < 2 * given.domains or given.batch % given.domains:
         parser.error("--repeats and --domains must be at least 1, and --batch a multiple of --domains of at least twice as many")
     if given.threads:
         torch.set_num_threads(given.threads)
-    device = torch.device(given.device)
+    seed_everything(0)
+    peers = {f"sam of {path.stem}": _sam_of(path) for path in given.peer}
     looks = (given.repeats,) if given.repeats else LOOKS
     done = []
     for name in given.detectors:
-        whole = Measurement(name, given.optimizers, given.batch, given.size or SIZES.get(name, 128), given.domains, device)
-        with_target = [method for method in given.optimizers if method in LIMITS[REAL]]
-        small = Measurement(name, with_target, 2 * given.domains, 64, given.domains, device)
-        measure_beyond(small, Measurement(name, [], 8, 256, 1, device), looks, given.minutes)
+        size = given.size or (SIZE if on_gpu else SIZES.get(name, 128))
+        whole, small = Measurement(name, given.optimizers, given.batch, size, given.domains, device, peers), None
+        if not whole.whole:
+            with_target = [method for method in given.optimizers if method in LIMITS[REAL]]
+            small = Measurement(name, with_target, 2 * given.domains, 64, given.domains, device)
+            micro = Measurement(name, [], BATCH // MICRO, SIZE, 1, device)
+            measure_beyond(small, micro, looks, given.minutes)
         measure(whole, looks, given.minutes)
         done.append(Measured(whole, small))
         table = Table(*COLUMNS, title=title(done[-1]))
@@ -161,6 +178,18 @@ def main() -> None:
         console.print(table)
         if given.markdown:  # after each detector, so that nothing measured is lost
             given.markdown.write_text(markdown(done, given.domains, device), encoding="utf-8")
+
+
+def _sam_of(path: Path) -> Any:
+    """The class SAM of a Python file."""
+    found = importlib.util.spec_from_file_location(f"peer_{path.stem}", path) if path.is_file() else None
+    if found is None or found.loader is None:
+        sys.exit(f"Error: --peer {path} is no Python file")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    if not hasattr(module, "SAM"):
+        sys.exit(f"Error: --peer {path} defines no class SAM")
+    return module.SAM
 
 
 def measure(measured: Measurement, looks: Sequence[int], minutes: float) -> None:
