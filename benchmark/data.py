@@ -116,7 +116,11 @@ class FaceFrames:
 
     def levels(self, positions: NDArray[np.int64]) -> Tensor:
         """(N, 3, S, S) uint8 of the rows at `positions`; in memory with the channels last, as they are stored."""
-        return channels_first(self.images[self.rows["index"].to_numpy()[positions]])
+        return channels_first(self.images[self._index[positions]])
+
+    @cached_property
+    def _index(self) -> NDArray[np.int64]:
+        return self.rows["index"].to_numpy(np.int64)
 
     def pixels(self, positions: NDArray[np.int64]) -> Tensor:
         """The same as float32 in [0, 1]."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmark import metrics
 from benchmark.ahead import ahead
 from benchmark.data import FaceFrames
+from benchmark.levels import as_floats
 from benchmark.memory import OutOfMemory, ran_out
 from benchmark.protocol import Protocol
 from detectors.base import Detector
@@ -64,12 +65,14 @@ def score(
     device = next(detector.parameters()).device
     training = detector.training
     detector.eval()
-    scores: list[NDArray[np.float32]] = []
+    scores: list[Tensor] = []
     parts = (np.arange(start, min(start + batch_size, len(frames))) for start in range(0, len(frames), batch_size))
-    with closing(ahead(frames.pixels(positions) for positions in parts)) as read:
+    # A GPU is sent bytes and divides them itself; beside a CPU that computes, the thread that reads does it.
+    wanted = frames.pixels if device.type == "cpu" else frames.levels
+    with closing(ahead(map(wanted, parts))) as read:
         try:
             for faces in read:
-                scores.append(detector(faces.to(device)).fake.float().cpu().numpy())
+                scores.append(detector(as_floats(faces.to(device))).fake.float())
                 if progress:
                     progress(sum(map(len, scores)), len(frames))
         except (MemoryError, RuntimeError) as error:
@@ -80,7 +83,7 @@ def score(
                 "faces or a device with more memory"
             ) from error
     detector.train(training)
-    values = np.concatenate(scores) if scores else np.empty(0, np.float32)
+    values = torch.cat(scores).cpu().numpy() if scores else np.empty(0, np.float32)
     if not np.isfinite(values).all():
         raise Diverged(f"the detector's scores are not finite ({np.isnan(values).sum()} of {len(values)} are NaN)")
     return frames.rows.assign(score=values)[SCORE_COLUMNS]

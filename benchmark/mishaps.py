@@ -84,7 +84,9 @@ def check_finite(
     Raises:
         Diverged: names the step, its faces, and the checkpoint that is left.
     """
-    finite = torch.isfinite(torch.stack([loss.detach() for loss in losses])).tolist() if losses else []
+    # A run that goes on has the losses of its earlier part from a file, so not on the device.
+    together = [loss.detach().to(losses[-1].device, torch.float64) for loss in losses]
+    finite = torch.isfinite(torch.stack(together)).tolist() if together else []
     if not all(finite):
         at = step - len(finite) + 1 + finite.index(False)
         raise Diverged(_sentence(folder, plan, at, "the loss is not finite at", writes))

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmark.config import ConfigError
 from benchmark.precision import Precision
 from benchmark.ranks import Ranks
-from benchmark.untouched import frozen, generators, moved, set_generators
+from benchmark.untouched import frozen, generators, modules_of, moved, set_generators
 from detectors.base import Batch, Detector
 from optimizers.scaling import factor
 from optimizers.vector import Vector, copies
@@ -113,7 +113,9 @@ class BatchObjective:
                 f"{type(detector).__name__} would not average these gradients; give the detector itself, on one device"
             )
         self.detector, self.batches, self.later = detector, list(batches), later or LaterPasses()
-        self.parameters = [p for p in detector.parameters() if p.requires_grad]
+        self.modules = modules_of(detector)
+        weights = dict.fromkeys(p for module in self.modules for p in module._parameters.values() if p is not None)
+        self.parameters = [p for p in weights if p.requires_grad]
         self.precision.check(self.parameters, scaler)
         if not self.parameters:
             raise ConfigError(f"the detector {type(detector).__name__} has no weight to train")
@@ -213,7 +215,7 @@ class BatchObjective:
                 else:
                     stack.enter_context(moved(self.parameters, at, self.later.home))
             if not first and self.later.batchnorm == "freeze":
-                stack.enter_context(frozen(self.detector))
+                stack.enter_context(frozen(self.modules))
             if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
             for number, batch in enumerate(self.batches):

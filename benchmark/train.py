@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from benchmark.ahead import ahead
 from benchmark.augment import augment
 from benchmark.data import Annotate, BalancedBatches, FaceFrames
+from benchmark.delivery import Delivery
 from benchmark.objective import BatchObjective, LaterPasses, Spent
 from benchmark.plain_batches import PlainBatches
 from benchmark.presets import BY_EXAMPLE
@@ -160,12 +161,16 @@ def faces_of_steps(plan: Plan, start: int) -> Generator[tuple[Batch, NDArray[np.
             yield plan.batches.batch(order[within]), None if examples is None else examples[within]
 
 
-def made_ready(plan: Plan, start: int, device: torch.device, views: bool) -> Iterator[tuple[Batch, NDArray[np.int64] | None]]:
-    """What `faces_of_steps` gives; where training is on the CPU augmented already, so that it is done while a step computes."""
+def made_ready(plan: Plan, start: int, device: torch.device, views: bool) -> Iterator[Callable[[], Batch]]:
+    """The faces of every step from `start` to the end, augmented, on the device; each is a call that gives the batch."""
+    delivery = Delivery(device)
     for step, (faces, examples) in enumerate(faces_of_steps(plan, start), start):
-        if device.type == "cpu":
-            faces = augmented(faces, plan, *divmod(step, plan.batches.steps), views, examples)
-        yield faces, examples
+        epoch, within = divmod(step, plan.batches.steps)
+
+        def finish(batch: Batch, at: tuple[int, int] = (epoch, within), examples: Any = examples) -> Batch:
+            return augmented(batch, plan, *at, views, examples)
+
+        yield delivery.send(faces, finish)
 
 
 def train(
@@ -185,13 +190,8 @@ def train(
     device, views = next(detector.parameters()).device, "views" in detector.needs
     detector.train()
     with closing(ahead(made_ready(plan, start, device, views))) as read:
-        for step, (faces, examples) in enumerate(read, start):
-            epoch, within = divmod(step, plan.batches.steps)
-            batch = faces
-            if device.type != "cpu":
-                # The domains stay on the CPU: to split the batch by them, nothing has to wait for the device.
-                batch = replace(faces.to(device), domains=faces.domains)
-                batch = augmented(batch, plan, epoch, within, views, examples)
+        for step, take in enumerate(read, start):
+            batch = take()
             before(step + 1, batch)
             pairs = "pairs" in detector.needs
             parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
@@ -199,7 +199,7 @@ def train(
             objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
             objective.spent = plan.spent
             loss = optimizer.step(objective)
-            ends = within + 1 == plan.batches.steps
+            ends = (step + 1) % plan.batches.steps == 0
             if schedule is not None and (plan.stepping == "step" or (plan.stepping == "epoch" and ends)):
                 schedule.step()
             after(step + 1, loss)

@@ -53,13 +53,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return self._each(lambda values: values.to(device, non_blocking=True))
+        return self.each(lambda values: values.to(device, non_blocking=True))
 
     def only(self, rows: Tensor | slice) -> Batch:
         """The part of the batch that `rows` ((N,) bool mask, (M,) int64 indices, or a slice, which copies nothing) chooses."""
-        return self._each(lambda values: values[rows])
+        return self.each(lambda values: values[rows])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what `change` makes of each tensor that is there."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return Batch(*(None if value is None else change(value) for value in values))  # type: ignore[arg-type]
 

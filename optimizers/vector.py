@@ -60,9 +60,12 @@ class Vector:
         """
         result = Vector(self.parts)
         # Autograd hands one tensor to two leaves where a sum passes its gradient on, and expanded or sliced tensors elsewhere.
-        storages = {t.untyped_storage().data_ptr() for t in self.parts.values()}
-        whole = all(t.untyped_storage().nbytes() == t.numel() * t.element_size() for t in self.parts.values())
-        result.owned = self.owned or (self._fresh and whole and len(storages) == len(self.parts))
+        if not self.owned and self._fresh:
+            storages = [t.untyped_storage() for t in self.parts.values()]
+            whole = all(s.nbytes() == t.numel() * t.element_size() for s, t in zip(storages, self.parts.values(), strict=True))
+            result.owned = whole and len({s.data_ptr() for s in storages}) == len(storages)
+        else:
+            result.owned = self.owned
         self._parts = None
         return result
 

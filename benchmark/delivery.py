@@ -1,0 +1,51 @@
+"""Faces on their way to the device that computes: sent, and made ready there, while a step runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from detectors.base import Batch
+
+
+class Delivery:
+    """Makes batches ready on a device, in the order of the calls; `send` may run on a thread of its own.
+
+    On a GPU the copy starts from pinned memory and runs on a stream beside the one that trains, and so does what is done to the
+    faces there. Neither the host nor the training stream waits for it before the batch is taken.
+
+    Args:
+        device: where the batches go.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def send(self, faces: Batch, finish: Callable[[Batch], Batch]) -> Callable[[], Batch]:
+        """Put `faces` on the device and `finish` them there; the result gives the batch to the thread that calls it.
+
+        `Batch.domains` stay on the CPU: to split a batch by them, nothing has to wait for the device.
+        """
+        if self._stream is None:
+            ready = finish(faces)
+            return lambda: ready
+        with torch.cuda.stream(self._stream):
+            sent = faces.each(lambda values: values.pin_memory().to(self.device, non_blocking=True))
+            batch = finish(replace(sent, domains=faces.domains))
+            done = self._stream.record_event()
+
+        def take() -> Batch:
+            training = torch.cuda.current_stream(self.device)
+            training.wait_event(done)
+
+            def used(values: torch.Tensor) -> torch.Tensor:
+                if values.device.type == "cuda":
+                    values.record_stream(training)  # or its memory could be given to the next faces while a step still reads it
+                return values
+
+            return batch.each(used)
+
+        return take

@@ -1,0 +1,96 @@
+"""What holds on the CPU holds on a GPU. Skipped, with the reason, where torch sees none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optimizer_reference import EQUAL, UNEQUAL, Tiny, faces
+from small_cell import cell
+from test_optimizers_reference import CASES, NAMES
+from test_presets import PRESETS, examples, noisy
+
+from benchmark.checkpoint import load
+from benchmark.objective import BatchObjective
+from benchmark.presets import augment_examples
+from benchmark.run import run_cell
+from benchmark.speed.ideals import Measurement
+from benchmark.speed.optimizers import beyond
+from benchmark.train import Stopped
+from optimizers import OPTIMIZERS
+from optimizers.base import Optimizer
+from optimizers.bases import build_base
+from results.record import Record
+from results.scores import load_scores
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+
+
+@pytest.mark.parametrize("domains", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
+@pytest.mark.parametrize(("name", "settings"), CASES, ids=NAMES)
+def test_steps_in_float64_are_those_of_the_cpu(name: str, settings: dict[str, Any], domains: list[int]) -> None:
+    ends = []
+    for device in ("cpu", "cuda"):
+        detector = Tiny().to(device, torch.float64)
+        optimizer = Optimizer(OPTIMIZERS.build(name, **settings), build_base("sgd", detector.parameters(), lr=0.05), detector)
+        for step in range(4):
+            optimizer.step(BatchObjective(detector, [faces(domains, seed=step).to(device)]))
+        ends.append([p.detach().cpu() for p in detector.parameters()])
+    assert max(float((a - b).abs().max()) for a, b in zip(*ends, strict=True)) < 1e-10
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, tuple[int, int, float]]:
+    found = Measurement("resnet10", OPTIMIZERS.names(), 8, 32, 4, torch.device("cuda"))
+    for _ in found.count_all():
+        pass
+    return {row.name: beyond(found, row) for row in found.rows}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
+def test_the_host_never_waits_for_the_gpu(counted: dict[str, tuple[int, int, float]], name: str) -> None:
+    launches, waits, _ = counted[name]
+    assert launches > 0
+    assert waits == 0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_draws_the_same_faces(preset: str) -> None:
+    """To the bit those of the batched way on the CPU, and so to one level those of OpenCV."""
+    images, ids = torch.from_numpy(noisy(24, 64)).permute(0, 3, 1, 2), examples(24)
+    there = augment_examples(preset, images.cuda(), 1, 2, ids)
+    assert torch.equal(there, augment_examples(preset, images.cuda(), 1, 2, ids))
+    halves = [augment_examples(preset, images[rows].cuda(), 1, 2, ids[rows]) for rows in (slice(0, 12), slice(12, 24))]
+    assert torch.equal(there, torch.cat(halves))
+    apart = (there.cpu() - augment_examples(preset, images, 1, 2, ids)).abs() * 255
+    assert float(apart.mean()) < 0.3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_cell_repeats_and_resumes(data: Path, tmp_path: Path, precision: str) -> None:
+    """These kernels are deterministic ones; that not all are is what the record says."""
+    small = cell(protocol={"epochs": 1, "batch_size": 8, "augment": "dfb", "precision": precision})
+    run_cell(small, tmp_path / "whole", data, device="cuda")
+    record = Record.load(tmp_path / "whole" / "record.json")
+    assert record.provenance.device == torch.cuda.get_device_name()
+    assert not record.provenance.deterministic
+    assert "deterministic" in record.provenance.inexact
+    with pytest.raises(Stopped):
+        run_cell(small, tmp_path / "stopped", data, device="cuda", should_stop=lambda: True)
+    run_cell(small, tmp_path / "stopped", data, device="cuda")
+    one, other = (load(tmp_path / name / "checkpoint.pt")["detector"] for name in ("whole", "stopped"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    scores = [load_scores(tmp_path / name / "scores.parquet") for name in ("whole", "stopped")]
+    assert scores[0].equals(scores[1])
+    assert scores[0]["score"].between(0, 1).all()
+
+
+def test_a_cell_on_the_gpu_is_that_on_the_cpu_but_for_rounding(data: Path, tmp_path: Path) -> None:
+    small = cell(protocol={"epochs": 1, "batch_size": 8})
+    for device in ("cpu", "cuda"):
+        run_cell(small, tmp_path / device, data, device=device)
+    scores = [load_scores(tmp_path / device / "scores.parquet") for device in ("cpu", "cuda")]
+    assert scores[0]["key"].tolist() == scores[1]["key"].tolist()
+    assert float((scores[0]["score"] - scores[1]["score"]).abs().max()) < 0.05
