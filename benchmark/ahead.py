@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,11 +19,34 @@ def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     where the item is asked for. When the caller stops early (an error, Ctrl-C, `close`), the thread ends after the item that it
     is making.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    # Two queues that are written in C: to take an item from a future would cost a tenth of a millisecond of Python, and a GPU that
+    # trains a small detector waits for that.
+    wanted: SimpleQueue[bool] = SimpleQueue()
+    made: SimpleQueue[tuple[T, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        while wanted.get():
+            try:
+                made.put((next(items, _END), None))
+            except BaseException as error:
+                made.put((_END, error))
+                return
+
+    for _ in range(depth):
+        wanted.put(True)
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
     try:
-        waiting: deque[Future[T]] = deque(pool.submit(next, items, _END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, items, _END))
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            wanted.put(True)
             yield item
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        while not wanted.empty():
+            wanted.get()
+        wanted.put(False)
+        thread.join()

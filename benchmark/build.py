@@ -23,6 +23,7 @@ from benchmark.testing import Report
 from benchmark.train import Plan
 from detectors import DETECTORS
 from detectors.base import Detector
+from detectors.layout import channels_last
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -68,7 +69,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     seed_everything(cell.seed)
     p = cell.protocol
     detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(device)
-    detector.to(memory_format=torch.channels_last)
+    channels_last(detector)
     scaler = GradScaler(torch.device(device).type) if p.precision == "fp16" else None
     # First of all, so that a rule can refuse a detector before faces are decoded.
     optimizer = _optimizer(cell, detector, scaler)

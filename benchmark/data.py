@@ -236,6 +236,8 @@ class BalancedBatches:
                 f"but there are only {fewest}; take at most {2 * len(self.fakes) * fewest}"
             )
         self.steps = -(-max(len(f) for f in self.fakes) // self.share)
+        self.labels = torch.arange(2).repeat_interleave(self.share).repeat(len(self.fakes))
+        self.domains = torch.arange(len(self.fakes)).repeat_interleave(2 * self.share)
         self.frames, self.seed, self.annotate = frames, seed, annotate
         self.videos = frames.video_numbers()
 
@@ -269,12 +271,11 @@ class BalancedBatches:
 
     def batch(self, step: NDArray[np.int64]) -> Batch:
         """The faces of one row of `epoch`, domain by domain, as 8-bit levels."""
-        k, _, share = step.shape
         positions = self.positions(step)
         return Batch(
             images=self.frames.levels(positions),
-            labels=torch.arange(2).repeat_interleave(share).repeat(k),
-            domains=torch.arange(k).repeat_interleave(2 * share),
+            labels=self.labels,
+            domains=self.domains,
             videos=torch.from_numpy(self.videos[positions]),
             **(self.annotate(positions) if self.annotate else {}),
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
 from detectors.base import Batch
+
+HERE = ("domains", "videos")
+"""What of a batch stays on the CPU."""
 
 
 class Delivery:
@@ -27,14 +30,14 @@ class Delivery:
     def send(self, faces: Batch, finish: Callable[[Batch], Batch]) -> Callable[[], Batch]:
         """Put `faces` on the device and `finish` them there; the result gives the batch to the thread that calls it.
 
-        `Batch.domains` stay on the CPU: to split a batch by them, nothing has to wait for the device.
+        `Batch.domains` and `Batch.videos` stay on the CPU: to split a batch by domains, nothing has to wait for the device, and no
+        detector computes with the numbers of videos.
         """
         if self._stream is None:
             ready = finish(faces)
             return lambda: ready
         with torch.cuda.stream(self._stream):
-            sent = faces.each(lambda values: values.pin_memory().to(self.device, non_blocking=True))
-            batch = finish(replace(sent, domains=faces.domains))
+            batch = finish(self._sent(faces))
             done = self._stream.record_event()
 
         def take() -> Batch:
@@ -49,3 +52,10 @@ class Delivery:
             return batch.each(used)
 
         return take
+
+    def _sent(self, faces: Batch) -> Batch:
+        known = {field.name: getattr(faces, field.name) for field in fields(faces) if field.name not in HERE}
+        there = {
+            name: values.pin_memory().to(self.device, non_blocking=True) for name, values in known.items() if values is not None
+        }
+        return replace(faces, **there)

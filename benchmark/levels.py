@@ -19,8 +19,8 @@ def as_floats(levels: Tensor) -> Tensor:
         return levels
     if levels.device.type != "cpu":
         # By a tensor on the device: torch turns a division by a number into a product with its rounded inverse there.
-        white = torch.tensor(255.0).to(levels.device, non_blocking=True)
-        return levels.contiguous(memory_format=torch.channels_last).to(torch.float32).div_(white)
+        white = torch.full((), 255.0, device=levels.device)
+        return torch.div(levels.contiguous(memory_format=torch.channels_last), white)
     faces = levels.permute(0, 2, 3, 1).numpy()
     # One pass over the memory, where torch takes two. Most detectors are faster on a CPU with the channels last.
     return channels_first(np.divide(faces, WHITE, out=np.empty(faces.shape, np.float32)))

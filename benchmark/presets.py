@@ -23,7 +23,7 @@ from benchmark import transforms, transforms_batched
 from benchmark.levels import WHITE, as_floats, channels_first
 from benchmark.seeding import stream
 from benchmark.transforms import One
-from benchmark.transforms_batched import Many
+from benchmark.transforms_batched import Many, rows_of
 
 Generator = np.random.Generator
 
@@ -165,15 +165,19 @@ def _face_by_face(images: Tensor, drawn: Sequence[Sequence[Choice]]) -> Tensor:
 
 def step_by_step(images: Tensor, drawn: Sequence[Sequence[Choice]]) -> Tensor:
     """(N, 3, S, S) uint8 on any device, and what `choices` gave for each -> the same; a step is done to all its faces at once."""
-    images = images.clone(memory_format=torch.contiguous_format)
+    images, places = images.contiguous(), list(range(len(images)))  # which face each row is
     for chosen in zip(*drawn, strict=True):
-        groups: dict[Many, tuple[list[int], list[Any]]] = {}
-        for row, choice in enumerate(chosen):
-            if choice is not None:
-                rows, values = groups.setdefault(choice[0].many, ([], []))
-                rows.append(row)
-                values.append(choice[1])
-        for many, (rows, values) in groups.items():
-            index = torch.tensor(rows).to(images.device, non_blocking=True)
-            images[index] = many(images[index], values)
-    return images
+        groups: dict[Many | None, tuple[list[int], list[Any]]] = {}
+        for row, face in enumerate(places):
+            choice = chosen[face]
+            rows, values = groups.setdefault(choice and choice[0].many, ([], []))
+            rows.append(row)
+            values.append(choice and choice[1])
+        # The groups are joined and not written back: deterministic kernels that write to indices sort them first.
+        parts = [
+            rows_of(images, rows) if many is None else many(rows_of(images, rows), values)
+            for many, (rows, values) in groups.items()
+        ]
+        images = torch.cat(parts)
+        places = [places[row] for rows, _ in groups.values() for row in rows]
+    return rows_of(images, sorted(range(len(places)), key=places.__getitem__))

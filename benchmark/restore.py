@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmark import checkpoint
 from benchmark.config import ConfigError
 from benchmark.specs import DetectorSpec
 from detectors import DETECTORS
 from detectors.base import Detector
+from detectors.layout import channels_last
 from optimizers.registry import RegistryError
 
 
@@ -63,7 +62,7 @@ def restore(path: Path, device: str = "cpu") -> Restored:
         raise ConfigError(
             f"{path} does not fit detector '{spec.name}', which has changed since it was trained: {reason}"
         ) from error
-    detector.to(device).to(memory_format=torch.channels_last)
+    channels_last(detector.to(device))
     return Restored(detector.eval(), spec.title, step, faces, notes)
 
 

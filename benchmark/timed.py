@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from benchmark.memory import ran_out
 from benchmark.specs import DetectorSpec
 from detectors import DETECTORS
+from detectors.layout import channels_last
 from optimizers.registry import RegistryError
 
 FEWEST_FACES, LONG = 4, 0.3
@@ -45,7 +46,8 @@ def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_F
         RegistryError: an unknown name or setting.
     """
     settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
-    detector = DETECTORS.build(spec.name, **settings).to(device).to(memory_format=torch.channels_last)
+    detector = DETECTORS.build(spec.name, **settings).to(device)
+    channels_last(detector)
     side = getattr(detector, "size", None)
     if not isinstance(side, int):
         raise RegistryError(f"detector '{spec.title}' has no attribute `size`, the side of its faces in px")

@@ -12,8 +12,11 @@ All take (N, 3, H, W) uint8 and N values, and return the same shape.
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,11 @@ from benchmark import transforms
 
 Many = Callable[[Tensor, Sequence[Any]], Tensor]
 """Faces and a value for each -> faces."""
+
+
+def rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some of the faces, in that order."""
+    return images.index_select(0, torch.tensor(rows).to(images.device, non_blocking=True))
 
 
 def mirrored(images: Tensor, values: Sequence[None]) -> Tensor:
@@ -56,18 +64,19 @@ KERNELS = {
 
 def blurred(images: Tensor, sides: Sequence[int]) -> Tensor:
     """See `transforms.blurred`."""
-    result = torch.empty_like(images)
+    done, order = [], []
     for side in sorted(set(sides)):
-        rows = torch.tensor([row for row, own in enumerate(sides) if own == side]).to(images.device, non_blocking=True)
-        reach, faces = side // 2, images[rows].to(torch.float32)
+        rows = [row for row, own in enumerate(sides) if own == side]
+        reach, faces = side // 2, rows_of(images, rows).to(torch.float32)
         for axis in (2, 3):
             edges = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
             padded = pad(faces, edges, mode="reflect")
             faces = padded.narrow(axis, 0, images.shape[axis]) * KERNELS[side][0]
             for start, weight in enumerate(KERNELS[side][1:], start=1):
                 faces += padded.narrow(axis, start, images.shape[axis]) * weight
-        result[rows] = _rounded(faces)
-    return result
+        done.append(_rounded(faces))
+        order += rows
+    return rows_of(torch.cat(done), sorted(range(len(order)), key=order.__getitem__))
 
 
 def rescaled(images: Tensor, values: Sequence[tuple[float, float]]) -> Tensor:
@@ -125,8 +134,19 @@ def pca_shifted(images: Tensor, alphas: Sequence[float]) -> Tensor:
 def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
     """See `transforms.compressed`."""
     faces = np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
-    back = np.stack([transforms.compressed(face, quality) for face, quality in zip(faces, qualities, strict=True)])
-    return torch.from_numpy(back).to(images.device, non_blocking=True).permute(0, 3, 1, 2)
+    with ThreadPoolExecutor(_compressors()) as pool:  # OpenCV lets go of Python's lock
+        back = np.stack(list(pool.map(transforms.compressed, faces, qualities)))
+    sent = torch.from_numpy(back)
+    if images.device.type == "cuda":
+        sent = sent.pin_memory()
+    return sent.to(images.device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _compressors() -> int:
+    """Threads: the cores that this process has, shared with the processes of other GPUs, and no more than eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // max(1, torch.cuda.device_count())))
 
 
 def _column(values: Sequence[float], images: Tensor) -> Tensor:

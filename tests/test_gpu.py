@@ -87,10 +87,11 @@ def test_a_cell_repeats_and_resumes(data: Path, tmp_path: Path, precision: str) 
     assert scores[0]["score"].between(0, 1).all()
 
 
-def test_a_cell_on_the_gpu_is_that_on_the_cpu_but_for_rounding(data: Path, tmp_path: Path) -> None:
+def test_a_cell_on_the_gpu_is_that_on_the_cpu_but_for_rounding(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # its rounding is thousands of times that of float32
     small = cell(protocol={"epochs": 1, "batch_size": 8})
     for device in ("cpu", "cuda"):
         run_cell(small, tmp_path / device, data, device=device)
     scores = [load_scores(tmp_path / device / "scores.parquet") for device in ("cpu", "cuda")]
     assert scores[0]["key"].tolist() == scores[1]["key"].tolist()
-    assert float((scores[0]["score"] - scores[1]["score"]).abs().max()) < 0.05
+    assert float((scores[0]["score"] - scores[1]["score"]).abs().max()) < 0.01

@@ -6,7 +6,8 @@ in memory, compiled or not, on the CPU and on a GPU where there is one; beside t
 Rates are medians over the rounds; a ratio is taken within each round, and given as the geometric mean with its 95 % interval.
 `--csv` adds the rates to a file; docs/detectors_speed.md is made of such a file.
 
-Ours normalise their faces themselves, which counts here; DeepfakeBench's are given normalised ones, as its data loader makes them.
+Both are given faces in [0, 1]. Ours normalise them themselves; DeepfakeBench's loader does, by a function of torchvision, which is
+called here for its networks, on the whole batch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ from benchmark.config import ConfigError
 from benchmark.provenance import cpu
 from benchmark.speed.peer_detectors import RIGID, peers
 from benchmark.speed.rates import Measured, Way, geometric, write
-from detectors import DETECTORS
+from detectors import DETECTORS, layout
 from detectors.base import Batch, Detector
 from optimizers.registry import RegistryError
 
@@ -58,14 +60,16 @@ class Runner:
     """A network with an Adam of its own, in one memory layout, eager and compiled."""
 
     def __init__(self, network: nn.Module, device: str, channels_last: bool) -> None:
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.network = network.to(device)
+        objective: Any = network.objective
+        if channels_last:
+            layout.channels_last(network)
         self.device = device
         # At a learning rate of zero all steps do the same. A network that learns its few faces by heart may come to gradients that
         # are too small for normal numbers, with which a CPU takes many times as long.
         self.adam = torch.optim.Adam(self.network.parameters(), lr=0.0)
         self.calls: dict[tuple[bool, bool], Callable[..., Tensor]] = {
-            (True, False): self.network.objective,
+            (True, False): objective,
             (False, False): self.network,
         }
 
@@ -88,9 +92,9 @@ class Runner:
 
 def faces(number: int, size: int, device: str, channels_last: bool) -> Batch:
     """Noise: as many real as fake faces, those of `DOMAINS` methods, with a second view of each."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    order = torch.channels_last if channels_last else torch.contiguous_format
     draw = torch.Generator().manual_seed(0)
-    images, views = (torch.rand(number, 3, size, size, generator=draw).contiguous(memory_format=layout) for _ in range(2))
+    images, views = (torch.rand(number, 3, size, size, generator=draw).contiguous(memory_format=order) for _ in range(2))
     index = torch.arange(number)
     return Batch(images, index % 2, index // 2 % DOMAINS, index, views=views).to(device)
 

@@ -16,6 +16,7 @@ from benchmark.speed.counting import Count, count
 from benchmark.speed.targets import LIMITS, REAL, looked_at
 from detectors import DETECTORS
 from detectors.base import Batch, Detector
+from detectors.layout import channels_last
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer, Rule
 from optimizers.bases import build_base
@@ -121,7 +122,7 @@ class Measurement:
         torch.manual_seed(0)
         self.name, self.device, self.size = name, device, size
         self.detector: Detector = DETECTORS.build(name, size=size).to(device)
-        self.detector.to(memory_format=torch.channels_last)
+        channels_last(self.detector)
         self.weights = [p for p in self.detector.parameters() if p.requires_grad]
         self.bytes = sum(p.numel() * p.element_size() for p in self.weights)
         self.batch = faces(number, size, domains, device)

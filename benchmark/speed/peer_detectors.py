@@ -67,6 +67,11 @@ RIGID = ("dfb-meso4", "dfb-mesoinception4", "meso4", "mesoinception4")
 """Those whose peer takes faces of 256 px alone."""
 
 
+def normalised(images: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1] by the function of torchvision that its data loader calls, there face by face."""
+    return torchvision.transforms.functional.normalize(images, [0.5] * 3, [0.5] * 3)
+
+
 class Backbone(nn.Module):
     """A network that gives (logits, features) or logits alone: the logits, and cross entropy of them."""
 
@@ -75,8 +80,8 @@ class Backbone(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, 2)."""
-        found = self.network(images)
+        """(N, 3, H, W) in [0, 1] -> (N, 2)."""
+        found = self.network(normalised(images))
         logits: Tensor = found[0] if isinstance(found, tuple) else found
         return logits
 
@@ -93,8 +98,8 @@ class Whole(nn.Module):
         self.detector = detector
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, 2)."""
-        told = {"image": images, "label": torch.zeros(len(images), dtype=torch.int64, device=images.device)}
+        """(N, 3, H, W) in [0, 1] -> (N, 2)."""
+        told = {"image": normalised(images), "label": torch.zeros(len(images), dtype=torch.int64, device=images.device)}
         logits: Tensor = self.detector(told, inference=True)["cls"]
         return logits
 
@@ -103,7 +108,7 @@ class Whole(nn.Module):
         # The real faces of a batch of pairs come first there.
         order = batch.labels.argsort(stable=True)
         labels = batch.labels[order]
-        told = {"image": batch.images[order], "label": labels, "label_spe": (batch.domains[order] + 1) * labels}
+        told = {"image": normalised(batch.images[order]), "label": labels, "label_spe": (batch.domains[order] + 1) * labels}
         loss: Tensor = self.detector.get_losses(told, self.detector(told))["overall"]
         return loss
 
@@ -112,7 +117,7 @@ Peer = Backbone | Whole
 
 
 def peers(folder: Path) -> dict[str, Callable[[int], Peer]]:
-    """Our name -> what builds, for faces of so many px, DeepfakeBench's network beside it. Images go in normalised.
+    """Our name -> what builds, for faces of so many px, DeepfakeBench's network beside it.
 
     Args:
         folder: the root of its repository.

@@ -32,6 +32,7 @@ from benchmark.speed.paired import Median, median
 from benchmark.train import Plan, train
 from detectors import DETECTORS
 from detectors.base import Batch, Detector
+from detectors.layout import channels_last
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -168,7 +169,7 @@ def main() -> None:
         settings = {key: value for key, value in settings.items() if key in DETECTORS.settings(name)}
         torch.manual_seed(0)
         detector: Detector = DETECTORS.build(name, **settings).to(args.device)
-        detector.to(memory_format=torch.channels_last)
+        channels_last(detector)
         with tempfile.TemporaryDirectory() as folder:
             frames = grainy(Path(folder), detector.size, args.domains, per_class)
             batches = BalancedBatches(frames, args.batch_size, 0)

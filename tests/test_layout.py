@@ -1,0 +1,103 @@
+"""Channels last in memory, and the BatchNorm that several threads do not fight over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from detectors import DETECTORS
+from detectors.layout import NarrowBatchNorm2d, channels_last
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def pair(**settings: object) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(6, dtype=torch.float64, **settings)  # type: ignore[arg-type]
+    if plain.affine:
+        nn.init.normal_(plain.weight)
+        nn.init.normal_(plain.bias)
+    narrow = copy.deepcopy(plain)
+    channels_last(narrow)
+    assert type(narrow) is NarrowBatchNorm2d
+    return plain, narrow
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}, {"momentum": 0.3}], ids=str
+)
+def test_it_is_torchs_batchnorm(threads: int, settings: dict[str, object]) -> None:
+    """Values, statistics, first and second derivatives; in training and evaluation."""
+    plain, narrow = pair(**settings)
+    images = torch.randn(5, 6, 7, 9, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    along = torch.randn(5, 6, 7, 9, dtype=torch.float64)
+    for training in (True, True, False):
+        found = []
+        for module in (plain, narrow):
+            module.train(training)
+            leaves = [images.clone(memory_format=torch.preserve_format).requires_grad_(), *module.parameters()]
+            out = module(leaves[0])
+            slopes = torch.autograd.grad((out.tanh() * along).sum(), leaves, create_graph=True)
+            twice = torch.autograd.grad(sum((s.sin() * s).sum() for s in slopes), leaves, allow_unused=True)
+            found.append([out, *slopes, *[t for t in twice if t is not None], *module.buffers()])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert all(a is None or a.shape == b.shape for a, b in zip(plain.buffers(), narrow.buffers(), strict=True))
+
+
+def test_on_one_thread_it_is_torchs_to_the_bit() -> None:
+    plain, narrow = pair()
+    images = torch.randn(5, 6, 7, 9, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    slopes = []
+    for module in (plain, narrow):
+        out = module(images.requires_grad_())
+        slopes.append(torch.autograd.grad((out.tanh() * out).sum(), [images, *module.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
+
+
+def test_the_backward_pass_gives_back_channels_last(threads: int) -> None:
+    _, narrow = pair()
+    images = torch.randn(5, 6, 7, 9, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = narrow(images)
+    (slope,) = torch.autograd.grad((out * out).sum(), images)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_wide_ones_and_other_classes_stay_what_they_are() -> None:
+    class Own(nn.BatchNorm2d):
+        """Somebody's."""
+
+    network = nn.Sequential(nn.BatchNorm2d(16), nn.BatchNorm2d(24), Own(8), nn.BatchNorm1d(8))
+    channels_last(network)
+    assert [type(m) for m in network] == [nn.BatchNorm2d, NarrowBatchNorm2d, Own, nn.BatchNorm1d]
+
+
+def test_a_detectors_state_and_first_step_stay_the_same(threads: int) -> None:
+    torch.manual_seed(0)
+    plain = DETECTORS.build("meso4", size=64)
+    narrow = copy.deepcopy(plain)
+    channels_last(narrow)
+    assert any(isinstance(m, NarrowBatchNorm2d) for m in narrow.modules())
+    images = torch.rand(6, 3, 64, 64)
+    found = []
+    for detector in (plain, narrow):
+        torch.manual_seed(1)
+        detector.train()
+        loss = detector(images.contiguous(memory_format=torch.channels_last)).logits.logsumexp(1).sum()
+        found.append(torch.autograd.grad(loss, list(detector.parameters())))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert plain.state_dict().keys() == narrow.state_dict().keys()
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(value, narrow.state_dict()[key])
