@@ -18,6 +18,7 @@ from benchmark.levels import as_floats
 from benchmark.memory import OutOfMemory, ran_out
 from benchmark.protocol import Protocol
 from detectors.base import Detector
+from detectors.layout import for_scoring
 from results.record import Level, Measure, Role, Split
 
 SCORE_COLUMNS = ["dataset", "method", "video", "frame", "key", "label", "score"]
@@ -69,10 +70,10 @@ def score(
     parts = (np.arange(start, min(start + batch_size, len(frames))) for start in range(0, len(frames), batch_size))
     # A GPU is sent bytes and divides them itself; beside a CPU that computes, the thread that reads does it.
     wanted = frames.pixels if device.type == "cpu" else frames.levels
-    with closing(ahead(map(wanted, parts))) as read:
+    with closing(ahead(map(wanted, parts))) as read, for_scoring(detector, device) as order:
         try:
             for faces in read:
-                scores.append(detector(as_floats(faces.to(device))).fake.float())
+                scores.append(detector(as_floats(faces.to(device)).contiguous(memory_format=order)).fake.float())
                 if progress:
                     progress(sum(map(len, scores)), len(frames))
         except (MemoryError, RuntimeError) as error:

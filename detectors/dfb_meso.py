@@ -102,6 +102,7 @@ class DfbMesoInception4(MesoNet):
         notes="inception modules without ReLU; one BatchNorm shared by the last two convolutions; no biases",
     )
     shallow = ("block1",)
+    scores_channels_first_on_gpu = True  # as for `mesoinception4`, whose convolutions these are
     dfb = KeyMap(
         {
             # The misspelling is the files'.

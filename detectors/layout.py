@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +23,22 @@ def channels_last(detector: nn.Module) -> None:
     for module in detector.modules():
         if type(module) is nn.BatchNorm2d and module.num_features % LINE:
             module.__class__ = NarrowBatchNorm2d
+
+
+@contextmanager
+def for_scoring(detector: nn.Module, device: torch.device) -> Iterator[torch.memory_format]:
+    """Lay the detector out in the way in which it scores fastest, and with the channels last again afterwards.
+
+    Yields the memory format that its faces should have.
+    """
+    if device.type == "cpu" or not getattr(detector, "scores_channels_first_on_gpu", False):
+        yield torch.channels_last
+        return
+    detector.to(memory_format=torch.contiguous_format)
+    try:
+        yield torch.contiguous_format
+    finally:
+        detector.to(memory_format=torch.channels_last)
 
 
 class NarrowBatchNorm2d(nn.BatchNorm2d):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from detectors import DETECTORS
-from detectors.layout import NarrowBatchNorm2d, channels_last
+from detectors.layout import NarrowBatchNorm2d, channels_last, for_scoring
 
 
 @pytest.fixture(params=[1, 2])
@@ -101,3 +101,23 @@ def test_a_detectors_state_and_first_step_stay_the_same(threads: int) -> None:
     assert plain.state_dict().keys() == narrow.state_dict().keys()
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(value, narrow.state_dict()[key])
+
+
+def test_scoring_lays_out_and_puts_back() -> None:
+    """As on a GPU, tried on the CPU: same values, and the weights lie as before."""
+    detector = DETECTORS.build("mesoinception4", size=64).eval()
+    channels_last(detector)
+    images = torch.rand(4, 3, 64, 64)
+    strides = [p.stride() for p in detector.parameters()]
+    with torch.no_grad():
+        last = detector(images.contiguous(memory_format=torch.channels_last)).logits
+        with for_scoring(detector, torch.device("cuda")) as order:
+            assert order is torch.contiguous_format
+            assert all(p.is_contiguous() for p in detector.parameters())
+            first = detector(images.contiguous(memory_format=order)).logits
+    torch.testing.assert_close(first, last)
+    assert [p.stride() for p in detector.parameters()] == strides
+    with for_scoring(detector, torch.device("cpu")) as order:
+        assert order is torch.channels_last
+    with for_scoring(DETECTORS.build("meso4", size=64), torch.device("cuda")) as order:
+        assert order is torch.channels_last
