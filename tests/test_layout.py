@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from efficientnet_pytorch.utils import Conv2dStaticSamePadding
 from torch import nn
 
 from detectors import DETECTORS
-from detectors.layout import NarrowBatchNorm2d, channels_last, for_scoring
+from detectors.layout import DepthwiseConv2d, DepthwiseSame, NarrowBatchNorm2d, channels_last, for_scoring
 
 
 @pytest.fixture(params=[1, 2])
@@ -121,3 +122,59 @@ def test_scoring_lays_out_and_puts_back() -> None:
         assert order is torch.channels_last
     with for_scoring(DETECTORS.build("meso4", size=64), torch.device("cuda")) as order:
         assert order is torch.channels_last
+
+
+SLOW = [
+    lambda: nn.Conv2d(6, 6, 5, padding=2, groups=6),
+    lambda: nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False),
+    lambda: Conv2dStaticSamePadding(6, 6, 5, stride=2, groups=6, bias=False, image_size=16),
+]
+
+
+@pytest.mark.parametrize("make", SLOW, ids=["5x5", "strides", "same"])
+def test_a_depthwise_convolution_is_torchs(make: object) -> None:
+    """To the bit in float32; in bfloat16 forward to the bit, and its gradients are nearer to the exact ones."""
+    torch.manual_seed(0)
+    plain = make()  # type: ignore[operator]
+    fast = copy.deepcopy(plain)
+    channels_last(fast)
+    assert type(fast) in (DepthwiseConv2d, DepthwiseSame)
+    images = torch.randn(4, 6, 16, 16).contiguous(memory_format=torch.channels_last)
+    found: dict[tuple[bool, bool], list[torch.Tensor]] = {}
+    for bf16 in (False, True):
+        for module in (plain, fast):
+            leaves = [images.clone(memory_format=torch.preserve_format).requires_grad_(), *module.parameters()]
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
+                out = module(leaves[0])
+            assert out.dtype is (torch.bfloat16 if bf16 else torch.float32)
+            slopes = torch.autograd.grad((out.float() * out.float().sin()).sum(), leaves)
+            assert all(s.dtype is torch.float32 for s in slopes)
+            found[bf16, module is fast] = [out, *slopes]
+    assert all(torch.equal(a, b) for a, b in zip(found[False, False], found[False, True], strict=True))
+    assert torch.equal(found[True, False][0], found[True, True][0])
+    for exact, one in zip(found[False, False][1:], found[True, True][1:], strict=True):
+        assert float((one - exact).norm()) < 0.02 * float(exact.norm())
+
+
+def test_a_depthwise_convolution_can_be_differentiated_twice() -> None:
+    torch.manual_seed(0)
+    module = nn.Conv2d(4, 4, 5, padding=2, groups=4)
+    channels_last(module)
+    images = torch.randn(2, 4, 8, 8)
+    twice = []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
+            out = module(images)
+        (slope,) = torch.autograd.grad(out.float().sin().sum(), module.weight, create_graph=True)
+        twice.append(torch.autograd.grad(slope.square().sum(), module.weight)[0])
+    assert float((twice[0] - twice[1]).norm()) < 0.05 * float(twice[0].norm())
+
+
+def test_other_convolutions_stay_what_they_are() -> None:
+    class Own(nn.Conv2d):
+        """Somebody's."""
+
+    others = (nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 6, 5), Own(6, 6, 5, groups=6), nn.Conv2d(1, 4, 5))
+    network = nn.Sequential(*others, nn.Conv2d(6, 6, 5, padding="same", groups=6))
+    channels_last(network)
+    assert [type(m) for m in network] == [nn.Conv2d, nn.Conv2d, Own, nn.Conv2d, nn.Conv2d]

@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.speed.rates import Measured, Way, geometric
+from detectors import DETECTORS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "detectors_speed.md"
@@ -54,38 +56,67 @@ which are a little others. The other papers' detectors are compared in the form 
 """
 
 
-def page(measured: Sequence[Measured]) -> str:
-    """The whole of it."""
-    table = {(m.detector, m.way): m.rates for m in measured if m.rates}
-    names = list(dict.fromkeys(m.detector for m in measured))
-    machines = dict.fromkeys(f"{m.machine}, torch {m.torch}, batches of {m.batch}, {m.date}" for m in measured)
-    parts = [INTRODUCTION, "\n".join(f"- Measured on: {machine}." for machine in machines) + "\n", NOTE]
-    parts += ["## What follows for the defaults\n", "\n".join(_verdicts(table, names)) + "\n", DEFAULTS, DIFFERENT]
-    for training in (True, False):
-        for precision in ("fp32", "bf16"):
-            rows = list(_rows(table, names, Way("ours", training, precision, True, False)))
-            if rows:
-                parts += [f"## {'Training' if training else 'Inference'}, {precision}\n", _markdown(rows)]
-    compiled = list(_compiled(table))
-    if compiled:
-        parts += ["## torch.compile\n", _markdown(compiled)]
-    return "\n".join(parts)
-
-
 Table = dict[tuple[str, Way], tuple[float, ...]]
 
 
-def _rows(table: Table, names: Iterable[str], way: Way) -> Iterator[tuple[str, ...]]:
+def page(measured: Sequence[Measured]) -> str:
+    """The whole of it: what follows, and then a section a machine."""
+    machines = {m.machine: [other for other in measured if other.machine == m.machine] for m in measured}
+    parts = [INTRODUCTION, NOTE, "## What follows for the defaults\n"]
+    tables = {machine: {(m.detector, m.way): m.rates for m in some if m.rates} for machine, some in machines.items()}
+    for machine, table in tables.items():
+        parts.append(f"{machine}:\n\n" + "\n".join(_verdicts(table, machine)) + "\n")
+    parts += [DEFAULTS, DIFFERENT]
+    for machine, some in machines.items():
+        parts.append(f"## {machine}\n\n" + "\n".join(_made(some)) + "\n")
+        for training in (True, False):
+            for precision in ("fp32", "bf16"):
+                rows = list(_rows(tables[machine], machine, training, precision))
+                if rows:
+                    parts += [f"### {'Training' if training else 'Inference'}, {precision}\n", _markdown(rows)]
+        compiled = list(_compiled(tables[machine]))
+        if compiled:
+            parts += ["### torch.compile\n", _markdown(compiled)]
+    return "\n".join(parts)
+
+
+def default(name: str, training: bool, precision: str, machine: str) -> Way:
+    """How a cell runs the detector there: with the channels last, unless it says that a GPU scores faster otherwise."""
+    first = not training and machine.startswith("NVIDIA") and getattr(_class(name), "scores_channels_first_on_gpu", False)
+    return Way("ours", training, precision, not first, False)
+
+
+def _class(name: str) -> type | None:
+    return DETECTORS.get(name) if name in DETECTORS.names() else None
+
+
+def _made(measured: Sequence[Measured]) -> Iterator[str]:
+    """When, with what, and which detectors in batches of how many."""
+    groups: dict[tuple[str, int, str], list[str]] = {}
+    for m in measured:
+        names = groups.setdefault((m.torch, m.batch, m.date), [])
+        if m.detector not in names:
+            names.append(m.detector)
+    for (torch, batch, date), names in groups.items():
+        yield f"- torch {torch}, {date}, batches of {batch}: {', '.join(f'`{name}`' for name in names)}."
+
+
+def _names(table: Table) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in table))
+
+
+def _rows(table: Table, machine: str, training: bool, precision: str) -> Iterator[tuple[str, ...]]:
+    ways = [(name, default(name, training, precision, machine)) for name in _names(table)]
+    ways = [(name, way) for name, way in ways if (name, way) in table]
     columns: tuple[str, ...] = ("detector", "faces/s", "of DeepfakeBench's", "of channels first")
-    beside = [replace(way, who="peer", channels_last=False), replace(way, channels_last=False)]
-    if way.precision != "fp32":
-        columns, beside = (*columns, "of fp32"), [*beside, replace(way, precision="fp32")]
-    measured = [name for name in names if (name, way) in table]
-    if measured:
-        yield columns
-    for name in measured:
+    if ways:
+        yield columns if precision == "fp32" else (*columns, "of fp32")
+    for name, way in ways:
+        beside = [replace(way, who="peer", channels_last=False), replace(way, channels_last=False)]
+        if precision != "fp32":
+            beside.append(replace(way, precision="fp32"))
         rates = table[name, way]
-        ratios = (str(geometric(rates, table[name, other])) if (name, other) in table else "–" for other in beside)
+        ratios = (str(geometric(rates, table[name, other])) if other != way and (name, other) in table else "–" for other in beside)
         yield (f"`{name}`", f"{statistics.median(rates):.3g}", *ratios)
 
 
@@ -99,32 +130,35 @@ def _compiled(table: Table) -> Iterator[tuple[str, ...]]:
         yield f"`{name}`", *does, f"{statistics.median(rates):.3g}", str(geometric(rates, eager))
 
 
-def _verdicts(table: Table, names: Sequence[str]) -> Iterator[str]:
+def _verdicts(table: Table, machine: str) -> Iterator[str]:
     """In how many comparisons a default is faster, slower, or neither is shown."""
-    default = [Way("ours", training, "fp32", True, False) for training in (True, False)]
-    bf16 = [replace(way, precision="bf16") for way in default]
-    for title, ways, change in (
-        ("beside DeepfakeBench's, fp32", default, {"who": "peer", "channels_last": False}),
-        ("beside DeepfakeBench's, bf16", bf16, {"who": "peer", "channels_last": False}),
-        ("channels last beside first, fp32", default, {"channels_last": False}),
-        ("channels last beside first, bf16", bf16, {"channels_last": False}),
-        ("fp32 beside bf16", default, {"precision": "bf16"}),
-        ("eager beside compiled, fp32", default, {"compiled": True}),
-    ):
-        faster: list[str] = []
-        slower: list[str] = []
-        open_: list[str] = []
-        for name in names:
-            for way in ways:
+    changes: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("beside DeepfakeBench's, fp32", "fp32", {"who": "peer", "channels_last": False}),
+        ("beside DeepfakeBench's, bf16", "bf16", {"who": "peer", "channels_last": False}),
+        ("beside channels first, fp32", "fp32", {"channels_last": False}),
+        ("beside channels first, bf16", "bf16", {"channels_last": False}),
+        ("fp32 beside bf16", "fp32", {"precision": "bf16"}),
+        ("eager beside compiled, fp32", "fp32", {"compiled": True}),
+    )
+    for title, precision, change in changes:
+        found: dict[str, list[str]] = {"faster": [], "slower": [], "no difference shown": []}
+        for name in _names(table):
+            for training in (True, False):
+                way = default(name, training, precision, machine)
                 other = replace(way, **change)
-                if (name, way) not in table or (name, other) not in table:
+                if other == way or (name, way) not in table or (name, other) not in table:
                     continue
                 ratio = geometric(table[name, way], table[name, other])
-                where = faster if ratio.low > 1 else slower if ratio.high < 1 else open_
-                where.append(f"`{name}` {'training' if way.training else 'inference'} {ratio.ratio:.2f}")
-        if faster or slower or open_:
-            of = f" ({', '.join(slower)})" if 0 < len(slower) <= 8 else ""
-            yield f"- {title}: faster in {len(faster)}, slower in {len(slower)}{of}, no difference shown in {len(open_)}."
+                verdict = "faster" if ratio.low > 1 else "slower" if ratio.high < 1 else "no difference shown"
+                found[verdict].append(f"`{name}` {'training' if training else 'inference'} {ratio}")
+        if any(found.values()):
+            told = "peer" in change.values()
+            yield f"- {title}: " + ", ".join(_count(verdict, some, told) for verdict, some in found.items()) + "."
+
+
+def _count(verdict: str, some: Sequence[str], told: bool) -> str:
+    which = f" ({'; '.join(some)})" if some and (verdict == "slower" or (told and verdict != "faster")) and len(some) <= 12 else ""
+    return f"{verdict} in {len(some)}{which}"
 
 
 def _markdown(rows: Iterable[tuple[str, ...]]) -> str:
