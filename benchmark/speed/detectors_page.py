@@ -27,32 +27,32 @@ python -m benchmark.speed.detectors xception resnet34 --peer DEEPFAKEBENCH --pla
 All ways of one detector take turns in every round. The rate is the median of the rounds, in faces per second; a ratio is taken
 within each round, and given as the geometric mean with its 95 % interval. Above 1, ours is faster. Training is the detector's
 own loss of a batch in memory, the backward pass and Adam, at a learning rate of zero so that all steps do the same; inference is
-the logits. DeepfakeBench's networks are its own classes (commit 8a4a7bf) from a scratch checkout, with random weights, run as its
-trainer runs them: eager, with the channels first. Ours run as a cell runs them: eager, with the channels last; they normalise
-their faces, which counts here and which DeepfakeBench leaves to its data loader.
+the logits. Both start from faces in [0, 1]. DeepfakeBench's networks are its own classes (commit 8a4a7bf) from a scratch checkout,
+with random weights, run as its trainer runs them: eager, with the channels first, on faces that are normalised by the function of
+torchvision that its loader calls. Ours run as a cell runs them: eager, with the channels last.
 """
 
-NOTE = """One thread each, which is what a cell takes unless `--threads` says otherwise; two measurements at a time on the two
-cores, as two cells would run. `dfb-srm`, `ucf` and `dfb-recce` went in batches of 2. There was no
-GPU. DeepfakeBench's UCF cannot be tested in bf16.
+NOTE = """On the CPU one detector was measured at a time, and on one thread the other core was free for the little else that
+went on. The GPU was lent for minutes: five detectors were measured, in intervals that are wide because these networks wait for the
+host there. DeepfakeBench's UCF cannot be tested in bf16 on a CPU.
 """
 
 DEFAULTS = """So the defaults are:
 
-- **Channels last**, with which no detector was shown slower in fp32 than with the channels first. In bf16 EfficientNet-B4 trains
-  slower.
-- **One thread a cell.** On two threads, measured before (batches of 4, a learning rate of 1e-4 for most), ours was slower than
-  DeepfakeBench's in training `meso4` (0.78) and `dfb-meso4` (0.85) in fp32, faster in 19 and undecided in 3 of 24; in bf16
-  slower in training all four MesoNets (0.50 to 0.66) and both EfficientNet-B4 (0.92, 0.93). The channels last cost `meso4` a
-  third of its rate there (0.66), for a reason that is not established.
+- **Channels last**, with which no detector is slower on a CPU. Two kinds of layers were by themselves, and
+  `detectors/layout.py` computes their gradients otherwise: BatchNorms of few channels on several threads (with torch's own,
+  Meso-4 trained at 0.6 of its rate here in fp32 and at half in bf16), and depthwise convolutions of large kernels or with
+  strides in bf16 (with torch's own, EfficientNet-B4 trained at 0.65 of it). On a GPU MesoInception-4 is scored with the channels
+  first, and then by 0.88 and 0.94 as fast as DeepfakeBench's network.
+- **One thread a cell**, so that as many cells run as there are cores.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
   which exact RoGA does, and its sums come in another order. Compiled, `meso4` trained 1.3 and predicted 1.1 times as fast (fp32).
 """
 
 DIFFERENT = """`meso4`, `mesoinception4` and `efficientnet_b4` are the papers' networks, beside DeepfakeBench's of the same name,
-which are a little others. The other papers' detectors are compared in the form that does the same work as DeepfakeBench's
-(`dfb-`); the plain names train with more than its classes do.
+which are a little others: MesoInception-4 has eight ReLUs in the paper that DeepfakeBench's lacks. The other papers' detectors are
+compared in the form that does the same work as DeepfakeBench's (`dfb-`); the plain names train with more than its classes do.
 """
 
 
