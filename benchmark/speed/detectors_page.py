@@ -47,7 +47,7 @@ DEFAULTS = """So the defaults are:
 - **One thread a cell**, so that as many cells run as there are cores.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
-  which exact RoGA does, and its sums come in another order. Compiled, `meso4` trained 1.3 and predicted 1.1 times as fast (fp32).
+  which exact RoGA does, and its sums come in another order. It gains little, as the tables at the ends of the sections say.
 """
 
 DIFFERENT = """`meso4`, `mesoinception4` and `efficientnet_b4` are the papers' networks, beside DeepfakeBench's of the same name,
