@@ -24,8 +24,10 @@ def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     wanted: SimpleQueue[bool] = SimpleQueue()
     made: SimpleQueue[tuple[T, BaseException | None]] = SimpleQueue()
 
+    closed = threading.Event()
+
     def work() -> None:
-        while wanted.get():
+        while wanted.get() and not closed.is_set():
             try:
                 made.put((next(items, _END), None))
             except BaseException as error:
@@ -45,8 +47,12 @@ def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
                 return
             wanted.put(True)
             yield item
+            item = _END  # or its memory would be held while the next one is waited for
     finally:
-        while not wanted.empty():
-            wanted.get()
+        closed.set()
         wanted.put(False)
-        thread.join()
+        try:
+            thread.join()
+        except KeyboardInterrupt:  # a second Ctrl-C: the thread is at its last item
+            thread.join(timeout=5.0)
+            raise

@@ -34,7 +34,7 @@ Many = Callable[[Tensor, Sequence[Any]], Tensor]
 
 def rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
     """Some of the faces, in that order."""
-    return images.index_select(0, torch.tensor(rows).to(images.device, non_blocking=True))
+    return images.index_select(0, torch.tensor(rows, dtype=torch.int64).to(images.device, non_blocking=True))
 
 
 def mirrored(images: Tensor, values: Sequence[None]) -> Tensor:
@@ -134,8 +134,8 @@ def pca_shifted(images: Tensor, alphas: Sequence[float]) -> Tensor:
 def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
     """See `transforms.compressed`."""
     faces = np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
-    with ThreadPoolExecutor(_compressors()) as pool:  # OpenCV lets go of Python's lock
-        back = np.stack(list(pool.map(transforms.compressed, faces, qualities)))
+    pairs = zip(faces, qualities, strict=True)
+    back = np.stack(list(_compressors().map(lambda pair: transforms.compressed(*pair), pairs)))
     sent = torch.from_numpy(back)
     if images.device.type == "cuda":
         sent = sent.pin_memory()
@@ -143,10 +143,13 @@ def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
 
 
 @functools.cache
-def _compressors() -> int:
-    """Threads: the cores that this process has, shared with the processes of other GPUs, and no more than eight."""
+def _compressors() -> ThreadPoolExecutor:
+    """A thread for each core that this process has, shared with the processes of other GPUs, and no more than eight.
+
+    OpenCV lets go of Python's lock, and a face knows nothing of its neighbours.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // max(1, torch.cuda.device_count())))
+    return ThreadPoolExecutor(min(8, max(1, cores // max(1, torch.cuda.device_count()))), thread_name_prefix="jpeg")
 
 
 def _column(values: Sequence[float], images: Tensor) -> Tensor:

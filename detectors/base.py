@@ -34,7 +34,7 @@ class Batch:
         labels: (N,) int64, 0 real, 1 fake.
         domains: (N,) int64 index of the forgery method. A real face carries the index of the domain that
             it was drawn to stand beside, so every domain of a balanced batch holds both classes.
-        videos: (N,) int64 ids of the videos that the frames come from.
+        videos: (N,) int64 ids of the videos that the frames come from. They and `domains` stay on the CPU when a GPU trains.
         views: (N, 3, H, W) the same faces under a second augmentation; None unless the detector `needs` "views".
         masks: (N, 1, H, W) float, 1 where the face is forged, 0 elsewhere; None unless it needs "masks".
         landmarks: (N, L, 2) float32, x and y in px of `images`; None unless it needs "landmarks".
@@ -92,7 +92,8 @@ class Detector(nn.Module):
     alone. `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
     and that no loss reaches. `needs` names what training must give beyond labelled faces (keys of `NEEDS`), and `methods` how
     many forgery methods a detector with "methods" among them tells apart. `scores_channels_first_on_gpu` says that without
-    gradients a GPU is faster with the channels first in memory, where everything else has them last; set where that was measured.
+    gradients a GPU is faster with the channels first in memory, where everything else has them last; set where that was measured
+    of the detector's layers.
 
     `about` says what the detector is, for `dfgrid list detectors` and docs/detectors.md. `imagenet` is what a library publishes
     for its backbone; `dfb` says how DeepfakeBench's checkpoint of it is read (see `detectors.weights`): a map of keys, the name

@@ -18,12 +18,12 @@ LINE = 16
 def channels_last(detector: nn.Module) -> None:
     """Lay the weights out with the channels last, which is the faster way for nearly every detector and device.
 
-    BatchNorms whose channels do not fill whole cache lines become `NarrowBatchNorm2d`, and depthwise convolutions of a large kernel
+    BatchNorms of fewer channels than a cache line holds become `NarrowBatchNorm2d`, and depthwise convolutions of a large kernel
     or with strides `DepthwiseConv2d`: the same layers with the same weights, but for how their backward pass is computed.
     """
     detector.to(memory_format=torch.channels_last)
     for module in detector.modules():
-        if type(module) is nn.BatchNorm2d and module.num_features % LINE:
+        if type(module) is nn.BatchNorm2d and module.num_features < LINE:
             module.__class__ = NarrowBatchNorm2d
         elif isinstance(module, nn.Conv2d) and _is_slow(module) and type(module) in DEPTHWISE:
             module.__class__ = DEPTHWISE[type(module)]
@@ -48,8 +48,9 @@ def for_scoring(detector: nn.Module, device: torch.device) -> Iterator[torch.mem
 class NarrowBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm whose backward pass on several threads of a CPU reads and writes its channels first.
 
-    torch's own kernel for channels last adds into a row of sums for each thread, and rows that do not fill whole cache lines share
-    one: the threads wait for each other at every pixel, which made the pass up to ten times as slow on two threads as on one.
+    torch's own kernel for channels last adds into a row of sums for each thread, and rows that do not fill a cache line share one:
+    the threads wait for each other at every pixel, which made the pass up to ten times as slow on two threads as on one. Of
+    Xception's and EfficientNet's BatchNorms, whose rows are longer, nothing of that was measured.
     Everywhere else (one thread, a GPU, evaluation, channels first) this is torch's class.
     """
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +70,42 @@ def test_the_thread_ends_with_its_reader(error: type[BaseException]) -> None:
     with pytest.raises(error):
         reader.throw(error())
     assert not any(t.name.startswith("ahead") for t in threading.enumerate())
+
+
+def test_a_reader_can_be_left_at_any_moment() -> None:
+    """Neither thread waits for the other for ever, however they are interleaved."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for taken in range(600):
+            reader = ahead(iter(range(6)), depth=1 + taken % 3)
+            for _ in range(taken % 5):
+                next(reader)
+            reader.close()
+    finally:
+        sys.setswitchinterval(before)
+    assert not any(t.name == "ahead" for t in threading.enumerate())
+
+
+def test_what_was_taken_is_not_held() -> None:
+    class Item:
+        """Something that a weak reference can follow."""
+
+    followed: list[weakref.ref[Item]] = []
+
+    def items() -> Iterator[Item]:
+        for _ in range(4):
+            item = Item()
+            followed.append(weakref.ref(item))
+            yield item
+            del item
+
+    reader = ahead(items(), depth=1)
+    next(reader)
+    next(reader)
+    gc.collect()
+    assert followed[0]() is None
+    reader.close()
 
 
 class Counted(Small):

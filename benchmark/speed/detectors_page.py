@@ -33,21 +33,22 @@ torchvision that its loader calls. Ours run as a cell runs them: eager, with the
 """
 
 NOTE = """On the CPU one detector was measured at a time, and on one thread the other core was free for the little else that
-went on. The GPU was lent for minutes: five detectors were measured, in intervals that are wide because these networks wait for the
-host there. DeepfakeBench's UCF cannot be tested in bf16 on a CPU.
+went on. The GPU was at hand for minutes: five detectors were measured, in intervals that are wide because these networks wait for
+the host there, and with torch's default kernels; since then this script asks for deterministic ones, as cells do. DeepfakeBench's
+UCF cannot be tested in bf16 on a CPU.
 """
 
 DEFAULTS = """So the defaults are:
 
-- **Channels last**, with which no detector is slower on a CPU. Two kinds of layers were by themselves, and
-  `detectors/layout.py` computes their gradients otherwise: BatchNorms of few channels on several threads (with torch's own,
-  Meso-4 trained at 0.6 of its rate here in fp32 and at half in bf16), and depthwise convolutions of large kernels or with
-  strides in bf16 (with torch's own, EfficientNet-B4 trained at 0.65 of it). On a GPU MesoInception-4 is scored with the channels
-  first, and then by 0.88 and 0.94 as fast as DeepfakeBench's network.
+- **Channels last**, with which no detector was shown slower on a CPU. Two kinds of layers were by themselves, and
+  `detectors/layout.py` computes their gradients otherwise. Side by side with torch's own: BatchNorms of few channels on two threads
+  (Meso-4 trained 1.7 times as fast in fp32 and 2.1 times in bf16), and depthwise convolutions of large kernels or with strides in
+  bf16 (EfficientNet-B4 trained 1.5 and ConvNeXt-T 1.3 times as fast). On a GPU MesoInception-4 is scored with the channels first,
+  and then 0.88 and 0.94 times as fast as DeepfakeBench's network.
 - **One thread a cell**, so that as many cells run as there are cores.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
-  which exact RoGA does, and its sums come in another order. It gains little, as the tables at the ends of the sections say.
+  which exact RoGA does, and its sums come in another order. What it gains is at the end of the first section.
 """
 
 DIFFERENT = """`meso4`, `mesoinception4` and `efficientnet_b4` are the papers' networks, beside DeepfakeBench's of the same name,
@@ -82,7 +83,7 @@ def page(measured: Sequence[Measured]) -> str:
 
 def default(name: str, training: bool, precision: str, machine: str) -> Way:
     """How a cell runs the detector there: with the channels last, unless it says that a GPU scores faster otherwise."""
-    first = not training and machine.startswith("NVIDIA") and getattr(_class(name), "scores_channels_first_on_gpu", False)
+    first = not training and not machine.endswith("threads") and getattr(_class(name), "scores_channels_first_on_gpu", False)
     return Way("ours", training, precision, not first, False)
 
 
@@ -116,7 +117,9 @@ def _rows(table: Table, machine: str, training: bool, precision: str) -> Iterato
         if precision != "fp32":
             beside.append(replace(way, precision="fp32"))
         rates = table[name, way]
-        ratios = (str(geometric(rates, table[name, other])) if other != way and (name, other) in table else "–" for other in beside)
+        ratios = [str(geometric(rates, table[name, other])) if (name, other) in table else "–" for other in beside]
+        if not way.channels_last and (name, replace(way, channels_last=True)) in table:
+            ratios[1] = f"is so; of channels last {geometric(rates, table[name, replace(way, channels_last=True)])}"
         yield (f"`{name}`", f"{statistics.median(rates):.3g}", *ratios)
 
 

@@ -128,7 +128,7 @@ class Measurement:
         self.batch = faces(number, size, domains, device)
         self.bases = {base: build_base(base, self.weights, lr=0.0) for base in {default_base(m) for m in methods} | {"adam"}}
         self.turn = False
-        self.whole = number >= BATCH and size >= SIZE
+        self.whole = (number, size) == (BATCH, SIZE)
         self.rows = [self._row(method) for method in methods] + [self._peer(*peer) for peer in (peers or {}).items()]
 
     def _row(self, method: str) -> Row:

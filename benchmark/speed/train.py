@@ -28,6 +28,7 @@ from benchmark.data import REAL, BalancedBatches, FaceFrames
 from benchmark.levels import as_floats
 from benchmark.objective import BatchObjective
 from benchmark.provenance import cpu
+from benchmark.seeding import seed_everything
 from benchmark.speed.paired import Median, median
 from benchmark.train import Plan, train
 from detectors import DETECTORS
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    seed_everything(0)  # with the kernels that cells ask for
     cv2.setNumThreads(1)
     how = f"{args.optimizer}, batch {args.batch_size} of {args.domains} domains, {args.augment}, {args.precision}"
     print(f"{how}, {args.device}, {args.threads} threads, {cpu()}, {args.rounds} rounds of {args.steps} steps")
