@@ -71,6 +71,56 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert rows["| roga"].split(" | ")[1] == "8"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "is no Python file"), ("x = 1", "defines no class SAM"), ("def (", "cannot be imported: SyntaxError")],
+)
+def test_a_wrong_peer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, said: str) -> None:
+    file = tmp_path / "theirs.py"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["optimizers", "--detectors", "meso4", "--peer", str(file)])
+    with pytest.raises(SystemExit, match=f"Error: --peer .*theirs.py {said}"):
+        speed.main()
+
+
+def test_a_peer_is_measured_beside_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One that moves the weights as the popular classes do: rounds are timed, and BatchNorm has its momentum back."""
+    file = tmp_path / "theirs.py"
+    file.write_text(
+        """
+import torch
+class SAM:
+    def __init__(self, weights, base, rho, **settings):
+        self.weights, self.rho, self.base = list(weights), rho, base(weights, **settings)
+    @torch.no_grad()
+    def first_step(self, zero_grad):
+        norm = torch.stack([p.grad.norm() for p in self.weights]).norm()
+        self.shift = [p.grad * (self.rho / norm) for p in self.weights]
+        torch._foreach_add_(self.weights, self.shift)
+        self.base.zero_grad()
+    @torch.no_grad()
+    def second_step(self, zero_grad):
+        torch._foreach_sub_(self.weights, self.shift)
+        self.base.step()
+        self.base.zero_grad()
+""",
+        encoding="utf-8",
+    )
+    output = tmp_path / "table.md"
+    sizes = ["--repeats", "1", "--batch", "8", "--size", "32", "--markdown", str(output)]
+    monkeypatch.setattr(sys, "argv", ["optimizers", "--detectors", "meso4", "--optimizers", "sam", *sizes, "--peer", str(file)])
+    speed.main()
+    capsys.readouterr()
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in output.read_text(encoding="utf-8").splitlines()}
+    ours, theirs = rows["| sam"], rows["| sam of theirs"]
+    assert (ours[1], theirs[1]) == ("2", "2")
+    assert int(theirs[6]) > int(ours[6].split()[0])
+    assert "target" not in "".join(theirs)
+
+
 def test_a_figure_is_held_against_its_target() -> None:
     assert verdict("launches", "sam", 30) == " (target 30 met)"
     assert verdict("launches", "sam", 31) == " (target 30 NOT met)"

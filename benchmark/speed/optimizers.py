@@ -34,6 +34,8 @@ import torch
 from rich.table import Table
 
 from benchmark.cli.console import console, progress
+from benchmark.cli.options import check_device
+from benchmark.config import ConfigError
 from benchmark.provenance import cpu, device_name
 from benchmark.seeding import seed_everything
 from benchmark.speed.ideals import BATCH, SIZE, Measurement, Row
@@ -151,6 +153,10 @@ def main() -> None:
     parser.add_argument("--peer", nargs="+", type=Path, default=[], metavar="FILE", help="Python files, each with a class SAM")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there as well")
     given = parser.parse_args()
+    try:
+        check_device(given.device)
+    except ConfigError as error:
+        parser.error(str(error))
     device = torch.device(given.device)
     on_gpu = device.type == "cuda"
     given.batch = given.batch or (BATCH if on_gpu else 16)
@@ -186,7 +192,10 @@ def _sam_of(path: Path) -> Any:
     if found is None or found.loader is None:
         sys.exit(f"Error: --peer {path} is no Python file")
     module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:  # whatever somebody's file does
+        sys.exit(f"Error: --peer {path} cannot be imported: {type(error).__name__}: {error}")
     if not hasattr(module, "SAM"):
         sys.exit(f"Error: --peer {path} defines no class SAM")
     return module.SAM

@@ -24,6 +24,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from benchmark.cli.options import check_device
+from benchmark.config import ConfigError
 from benchmark.data import REAL, BalancedBatches, FaceFrames
 from benchmark.levels import as_floats
 from benchmark.objective import BatchObjective
@@ -159,6 +161,14 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    try:
+        check_device(args.device)
+    except ConfigError as error:
+        parser.error(str(error))
+    if args.steps + 1 < args.domains:
+        parser.error(
+            f"--steps is {args.steps}: blocks of at least {args.domains - 1} hold enough real faces for {args.domains} domains"
+        )
     torch.set_num_threads(args.threads)
     seed_everything(0)  # with the kernels that cells ask for
     cv2.setNumThreads(1)
