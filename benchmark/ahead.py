@@ -19,11 +19,9 @@ def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     where the item is asked for. When the caller stops early (an error, Ctrl-C, `close`), the thread ends after the item that it
     is making.
     """
-    # Two queues that are written in C: to take an item from a future would cost a tenth of a millisecond of Python, and a GPU that
-    # trains a small detector waits for that.
+    # Two queues that are written in C, and no futures: their Python runs between two steps, where a GPU waits for it.
     wanted: SimpleQueue[bool] = SimpleQueue()
     made: SimpleQueue[tuple[T, BaseException | None]] = SimpleQueue()
-
     closed = threading.Event()
 
     def work() -> None:

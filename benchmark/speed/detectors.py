@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.cli.options import check_device
 from benchmark.config import ConfigError
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
@@ -210,6 +211,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.batch < 2 or options.batch % 2:
         raise ConfigError(f"--batch is {options.batch}, but UCF learns from pairs; take an even number of faces")
     seed_everything(0)  # with the kernels that cells ask for
+    for device in options.device or ():
+        check_device(device)
     theirs = peers(options.peer) if options.peer else {}
     for device in options.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         title = torch.cuda.get_device_name() if device == "cuda" else f"{cpu()}, {torch.get_num_threads()} threads"
