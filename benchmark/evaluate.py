@@ -72,10 +72,10 @@ def score(
     wanted = frames.pixels if device.type == "cpu" else frames.levels
     with closing(ahead(map(wanted, parts))) as read, for_scoring(detector, device) as order:
         try:
-            for faces in read:
+            for number, faces in enumerate(read, start=1):
                 scores.append(detector(as_floats(faces.to(device)).contiguous(memory_format=order)).fake.float())
                 if progress:
-                    progress(sum(map(len, scores)), len(frames))
+                    progress(min(number * batch_size, len(frames)), len(frames))
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise

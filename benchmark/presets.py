@@ -23,7 +23,7 @@ from benchmark import transforms, transforms_batched
 from benchmark.levels import WHITE, as_floats, channels_first
 from benchmark.seeding import stream
 from benchmark.transforms import One
-from benchmark.transforms_batched import Many, rows_of
+from benchmark.transforms_batched import Many, put_back, rows_of
 
 Generator = np.random.Generator
 
@@ -180,4 +180,4 @@ def step_by_step(images: Tensor, drawn: Sequence[Sequence[Choice]]) -> Tensor:
         ]
         images = torch.cat(parts)
         places = [places[row] for rows, _ in groups.values() for row in rows]
-    return rows_of(images, sorted(range(len(places)), key=places.__getitem__))
+    return put_back(images, places)

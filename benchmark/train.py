@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -166,11 +167,7 @@ def made_ready(plan: Plan, start: int, device: torch.device, views: bool) -> Ite
     delivery = Delivery(device)
     for step, (faces, examples) in enumerate(faces_of_steps(plan, start), start):
         epoch, within = divmod(step, plan.batches.steps)
-
-        def finish(batch: Batch, at: tuple[int, int] = (epoch, within), examples: Any = examples) -> Batch:
-            return augmented(batch, plan, *at, views, examples)
-
-        yield delivery.send(faces, finish)
+        yield delivery.send(faces, partial(augmented, plan=plan, epoch=epoch, step=within, views=views, examples=examples))
 
 
 def train(

@@ -37,6 +37,11 @@ def rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
     return images.index_select(0, torch.tensor(rows, dtype=torch.int64).to(images.device, non_blocking=True))
 
 
+def put_back(images: Tensor, places: Sequence[int]) -> Tensor:
+    """The faces in their own order, where row i is the one of place `places[i]`."""
+    return rows_of(images, sorted(range(len(places)), key=places.__getitem__))
+
+
 def mirrored(images: Tensor, values: Sequence[None]) -> Tensor:
     """Left to right."""
     return v2.horizontal_flip(images)
@@ -76,7 +81,7 @@ def blurred(images: Tensor, sides: Sequence[int]) -> Tensor:
                 faces += padded.narrow(axis, start, images.shape[axis]) * weight
         done.append(_rounded(faces))
         order += rows
-    return rows_of(torch.cat(done), sorted(range(len(order)), key=order.__getitem__))
+    return put_back(torch.cat(done), order)
 
 
 def rescaled(images: Tensor, values: Sequence[tuple[float, float]]) -> Tensor:

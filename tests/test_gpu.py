@@ -58,7 +58,7 @@ def test_the_host_never_waits_for_the_gpu(counted: dict[str, tuple[int, int, flo
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_draws_the_same_faces(preset: str) -> None:
-    """To the bit those of the batched way on the CPU, and so to one level those of OpenCV."""
+    """The same bits twice and in two halves, and within rounding those that OpenCV draws on the CPU."""
     images, ids = torch.from_numpy(noisy(24, 64)).permute(0, 3, 1, 2), examples(24)
     there = augment_examples(preset, images.cuda(), 1, 2, ids)
     assert torch.equal(there, augment_examples(preset, images.cuda(), 1, 2, ids))
