@@ -73,7 +73,7 @@ def score(
     with closing(ahead(map(wanted, parts))) as read, for_scoring(detector, device) as order:
         try:
             for number, faces in enumerate(read, start=1):
-                scores.append(detector(as_floats(faces.to(device)).contiguous(memory_format=order)).fake.float())
+                scores.append(detector(as_floats(faces.to(device, non_blocking=True)).contiguous(memory_format=order)).fake.float())
                 if progress:
                     progress(min(number * batch_size, len(frames)), len(frames))
         except (MemoryError, RuntimeError) as error:

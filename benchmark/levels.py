@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,12 +20,16 @@ def as_floats(levels: Tensor) -> Tensor:
     if levels.dtype != torch.uint8:
         return levels
     if levels.device.type != "cpu":
-        # By a tensor on the device: torch turns a division by a number into a product with its rounded inverse there.
-        white = torch.full((), 255.0, device=levels.device)
-        return torch.div(levels.contiguous(memory_format=torch.channels_last), white)
+        return torch.div(levels.contiguous(memory_format=torch.channels_last), _white(levels.device))
     faces = levels.permute(0, 2, 3, 1).numpy()
     # One pass over the memory, where torch takes two. Most detectors are faster on a CPU with the channels last.
     return channels_first(np.divide(faces, WHITE, out=np.empty(faces.shape, np.float32)))
+
+
+@functools.cache
+def _white(device: torch.device) -> Tensor:
+    """On the device: torch turns a division by a number into a product with its rounded inverse there."""
+    return torch.tensor(255.0).to(device)  # waits for the copy, so it is there for every stream
 
 
 def channels_first(faces: NDArray[np.generic]) -> Tensor:

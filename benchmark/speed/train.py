@@ -79,7 +79,8 @@ def grainy(folder: Path, size: int, domains: int, per_class: int) -> FaceFrames:
         generator = np.random.default_rng(0)
         for _ in range(len(rows)):
             coarse = generator.integers(40, 216, (12, 12, 3)).astype(np.float32)
-            smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC) + generator.normal(0, 3, (size, size, 3))
+            grain = 3 * generator.standard_normal((size, size, 3), np.float32)
+            smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC) + grain
             file.write(np.clip(smooth, 0, 255).astype(np.uint8).tobytes())
     return FaceFrames(rows, methods, np.memmap(path, dtype=np.uint8, mode="r", shape=shape))
 
