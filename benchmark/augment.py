@@ -53,6 +53,9 @@ def light(images: Tensor, generator: Callable[[], np.random.Generator]) -> Tenso
 
 PRESETS: dict[str, Augmentation] = {"none": none, "flip": flip, "light": light}
 
+BY_FACE = frozenset({"none", *BY_EXAMPLE})
+"""Presets under which a face does not depend on the step that shows it: many steps' faces may be augmented in one go."""
+
 
 def augment(
     preset: str,

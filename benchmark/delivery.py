@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -28,8 +28,8 @@ class Delivery:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._labels: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def send(self, faces: Batch, finish: Callable[[Batch], Batch]) -> Callable[[], Batch]:
-        """Put `faces` on the device and `finish` them there; the result gives the batch to the thread that calls it.
+    def send(self, faces: Sequence[Batch], finish: Callable[[Sequence[Batch]], list[Batch]]) -> Callable[[], list[Batch]]:
+        """Put `faces` on the device and `finish` them there; the result gives the batches to the thread that calls it.
 
         `Batch.domains` and `Batch.videos` stay on the CPU: to split a batch by domains, nothing has to wait for the device, and no
         detector computes with the numbers of videos.
@@ -38,16 +38,17 @@ class Delivery:
             ready = finish(faces)
             return lambda: ready
         with torch.cuda.stream(self._stream):
-            batch = finish(self._sent(faces))
+            batches = finish([self._sent(batch) for batch in faces])
             done = self._stream.record_event()
-        there = [values for values in vars(batch).values() if values is not None and values.device.type == "cuda"]
+        every = (values for batch in batches for values in vars(batch).values() if values is not None)
+        there = {values.untyped_storage().data_ptr(): values for values in every if values.device.type == "cuda"}
 
-        def take() -> Batch:
+        def take() -> list[Batch]:
             training = torch.cuda.current_stream(self.device)
             training.wait_event(done)
-            for values in there:
+            for values in there.values():
                 values.record_stream(training)  # or its memory could be given to the next faces while a step still reads it
-            return batch
+            return batches
 
         return take
 

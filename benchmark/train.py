@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from benchmark.ahead import ahead
-from benchmark.augment import augment
+from benchmark.augment import BY_FACE, augment
 from benchmark.data import Annotate, BalancedBatches, FaceFrames
 from benchmark.delivery import Delivery
 from benchmark.objective import BatchObjective, LaterPasses, Spent
@@ -25,6 +26,16 @@ from benchmark.protocol import Protocol as Switches
 from benchmark.ranks import Ranks
 from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
+
+TOGETHER = 4
+"""Steps whose faces are sent to a GPU and augmented there in one go. Each call of torch in the thread that reads makes the one that
+trains wait for Python's lock, and a small network's step on a GPU takes no longer than some dozens of such calls."""
+
+FLOAT, ALIGNED = 4, 128
+"""Bytes."""
+
+Faces = tuple[Batch, NDArray[np.int64] | None]
+"""The 8-bit faces of a step, and which faces these are where the augmentation asks for that."""
 
 AfterStep = Callable[[int, Tensor], None]
 BeforeStep = Callable[[int, Batch], None]
@@ -134,6 +145,26 @@ def augmented(batch: Batch, plan: Plan, epoch: int, step: int, views: bool, exam
     return replace(batch, images=draw("augment"), views=draw("view") if views else None)
 
 
+def augmented_together(
+    batches: Sequence[Batch], plan: Plan, epoch: int, first: int, views: bool, examples: Sequence[NDArray[np.int64] | None]
+) -> list[Batch]:
+    """`augmented` for consecutive steps of an epoch, from step `first` on: the same faces to the bit.
+
+    In one go where the preset allows it. The batches are then parts of one tensor, and each starts where memory is as aligned as
+    kernels ask for, so that it meets the same kernels as in a tensor of its own.
+    """
+    if len(batches) == 1 or plan.augment not in BY_FACE or batches[0].images.numel() * FLOAT % ALIGNED:
+        steps = enumerate(zip(batches, examples, strict=True), first)
+        return [augmented(batch, plan, epoch, step, views, known) for step, (batch, known) in steps]
+    every = replace(batches[0], images=torch.cat([batch.images for batch in batches]))
+    named = [known for known in examples if known is not None]
+    done = augmented(every, plan, epoch, first, views, np.concatenate(named) if named else None)
+    sizes = [len(batch) for batch in batches]
+    images = done.images.split(sizes)
+    seconds = [None] * len(sizes) if done.views is None else done.views.split(sizes)
+    return [replace(batch, images=own, views=view) for batch, own, view in zip(batches, images, seconds, strict=True)]
+
+
 def share(batch: Batch, ranks: Ranks | None, pairs: bool = False) -> Batch:
     """The rank's part of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank.
 
@@ -152,7 +183,7 @@ def _paired(batch: Batch, some: slice) -> Batch:
     return batch.only(torch.cat([real, fake]).sort().values)
 
 
-def faces_of_steps(plan: Plan, start: int) -> Generator[tuple[Batch, NDArray[np.int64] | None], None, None]:
+def faces_of_steps(plan: Plan, start: int) -> Generator[Faces, None, None]:
     """The 8-bit faces of every step from `start` to the end, and which faces these are where the augmentation asks for that."""
     for epoch in range(start // plan.batches.steps, plan.epochs):
         order = plan.batches.epoch(epoch)
@@ -162,12 +193,17 @@ def faces_of_steps(plan: Plan, start: int) -> Generator[tuple[Batch, NDArray[np.
             yield plan.batches.batch(order[within]), None if examples is None else examples[within]
 
 
-def made_ready(plan: Plan, start: int, device: torch.device, views: bool) -> Iterator[Callable[[], Batch]]:
-    """The faces of every step from `start` to the end, augmented, on the device; each is a call that gives the batch."""
-    delivery = Delivery(device)
-    for step, (faces, examples) in enumerate(faces_of_steps(plan, start), start):
-        epoch, within = divmod(step, plan.batches.steps)
-        yield delivery.send(faces, partial(augmented, plan=plan, epoch=epoch, step=within, views=views, examples=examples))
+def made_ready(
+    plan: Plan, start: int, device: torch.device, views: bool, together: int
+) -> Generator[Callable[[], list[Batch]], None, None]:
+    """The faces of every step from `start` to the end, augmented, on the device; each is a call that gives the batches of so many
+    steps, or of what is left of an epoch."""
+    delivery, read = Delivery(device), faces_of_steps(plan, start)
+    while start < plan.steps:
+        epoch, first = divmod(start, plan.batches.steps)
+        faces, examples = zip(*islice(read, min(together, plan.batches.steps - first)), strict=True)
+        yield delivery.send(faces, partial(augmented_together, plan=plan, epoch=epoch, first=first, views=views, examples=examples))
+        start += len(faces)
 
 
 def train(
@@ -186,9 +222,9 @@ def train(
     """
     device, views = next(detector.parameters()).device, "views" in detector.needs
     detector.train()
-    with closing(ahead(made_ready(plan, start, device, views))) as read:
-        for step, take in enumerate(read, start):
-            batch = take()
+    together, depth = (1, 2) if device.type == "cpu" else (TOGETHER, 1)
+    with closing(ahead(made_ready(plan, start, device, views, together), depth)) as read:
+        for step, batch in enumerate((batch for take in read for batch in take()), start):
             before(step + 1, batch)
             pairs = "pairs" in detector.needs
             parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)

@@ -19,12 +19,13 @@ from benchmark.ahead import ahead
 from benchmark.contract import Small
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, without_face
 from benchmark.evaluate import EvaluationSet, score
+from benchmark.plain_batches import PlainBatches
 from benchmark.scoring import score_sets
 from benchmark.speed import data as speed_data
 from benchmark.speed import peer_data
 from benchmark.speed import train as speed_train
 from benchmark.speed.paired import Median, median
-from benchmark.train import Plan, augmented, faces_of_steps, train
+from benchmark.train import ALIGNED, FLOAT, Plan, augmented, faces_of_steps, made_ready, train
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -189,6 +190,28 @@ def test_steps_get_the_augmented_faces_of_their_own_step(tmp_path: Path, preset:
         assert wanted.is_contiguous(memory_format=torch.channels_last)
         assert (wanted.min() >= 0) & (wanted.max() <= 1)
     assert len(seen) == plan.steps - 1
+
+
+@pytest.mark.parametrize("side", [16, 15])
+@pytest.mark.parametrize("preset", ["none", "flip", "dfb"])
+def test_steps_that_are_made_ready_together_get_the_same_faces(tmp_path: Path, preset: str, side: int) -> None:
+    """As on a GPU: three steps at a time, of an epoch of four from the second one on; faces of 15 px would lie unaligned."""
+    frames = speed_train.grainy(tmp_path, side, 2, 8)
+    plan = Plan(2, PlainBatches(frames, 7, 0), 1, 0, preset, "fp32", None)
+    assert plan.batches.steps == 4  # of 7, 7, 7 and 3 faces
+    calls = list(made_ready(plan, 1, torch.device("cpu"), True, 3))
+    groups = [call() for call in calls]
+    assert [len(group) for group in groups] == [3, 3, 1]
+    found = [batch for group in groups for batch in group]
+    for step, ((faces, ids), batch) in enumerate(zip(faces_of_steps(plan, 1), found, strict=True), 1):
+        wanted = augmented(faces, plan, *divmod(step, plan.batches.steps), True, ids)
+        for name, value in vars(wanted).items():
+            own = getattr(batch, name)
+            assert own is value is None or torch.equal(own, value), name
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert (batch.images.storage_offset() * FLOAT) % ALIGNED == 0
+    shared = len({batch.images.untyped_storage().data_ptr() for batch in groups[0]}) == 1
+    assert shared == (preset != "flip" and side == 16)
 
 
 def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:
