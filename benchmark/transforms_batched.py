@@ -139,22 +139,29 @@ def pca_shifted(images: Tensor, alphas: Sequence[float]) -> Tensor:
 def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
     """See `transforms.compressed`."""
     faces = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # turned on the device: a CPU takes milliseconds for it
-    pairs = zip(faces, qualities, strict=True)
-    back = np.stack(list(_compressors().map(lambda pair: transforms.compressed(*pair), pairs)))
-    sent = torch.from_numpy(back)
-    if images.device.type == "cuda":
-        sent = sent.pin_memory()
-    return sent.to(images.device, non_blocking=True).permute(0, 3, 1, 2)
+    result = torch.empty(faces.shape, dtype=torch.uint8, pin_memory=images.device.type == "cuda")
+    back, threads = result.numpy(), _threads()
+
+    def compress(first: int) -> None:
+        for row in range(first, len(faces), threads):
+            back[row] = transforms.compressed(faces[row], qualities[row])
+
+    # A task for each thread and not for each face: what Python does for a task makes the thread that trains wait for its lock.
+    for _ in _compressors(threads).map(compress, range(threads)):
+        pass
+    return result.to(images.device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def _threads() -> int:
+    """As many as this process has cores, shared with the processes of other GPUs, and no more than eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // max(1, torch.cuda.device_count())))
 
 
 @functools.cache
-def _compressors() -> ThreadPoolExecutor:
-    """A thread for each core that this process has, shared with the processes of other GPUs, and no more than eight.
-
-    OpenCV lets go of Python's lock, and a face knows nothing of its neighbours.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(min(8, max(1, cores // max(1, torch.cuda.device_count()))), thread_name_prefix="jpeg")
+def _compressors(threads: int) -> ThreadPoolExecutor:
+    """OpenCV lets go of Python's lock, and a face knows nothing of its neighbours."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="jpeg")
 
 
 def _column(values: Sequence[float], images: Tensor) -> Tensor:

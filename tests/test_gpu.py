@@ -13,12 +13,15 @@ from test_optimizers_reference import CASES, NAMES
 from test_presets import PRESETS, examples, noisy
 
 from benchmark.checkpoint import load
+from benchmark.data import BalancedBatches
 from benchmark.objective import BatchObjective
 from benchmark.presets import augment_examples
 from benchmark.run import run_cell
 from benchmark.speed.ideals import Measurement
 from benchmark.speed.optimizers import beyond
-from benchmark.train import Stopped
+from benchmark.speed.train import grainy
+from benchmark.train import Plan, Stopped, augmented, faces_of_steps, train
+from detectors.base import Batch
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -66,6 +69,30 @@ def test_a_preset_draws_the_same_faces(preset: str) -> None:
     assert torch.equal(there, torch.cat(halves))
     apart = (there.cpu() - augment_examples(preset, images, 1, 2, ids)).abs() * 255
     assert float(apart.mean()) < 0.3
+
+
+@pytest.mark.parametrize("side", [32, 15])
+@pytest.mark.parametrize("preset", ["none", "flip", "dfb"])
+def test_steps_get_the_augmented_faces_of_their_own_step(tmp_path: Path, preset: str, side: int) -> None:
+    """They come in groups, on a stream of their own; the trainer keeps the stream that it runs on busy all the while."""
+    frames = grainy(tmp_path, side, 2, 24)
+    plan = Plan(2, BalancedBatches(frames, 8, 0), 1, 0, preset, "fp32", None)
+    detector = Tiny().cuda()
+    optimizer = Optimizer(OPTIMIZERS.build("adam"), build_base("adam", detector.parameters(), lr=0.0), detector)
+    busy, seen = torch.ones(2000, 2000, device="cuda"), []
+
+    def before(step: int, batch: Batch) -> None:
+        busy.matmul(busy)
+        seen.append((batch.images.clone(), batch.labels.clone()))
+
+    train(detector, optimizer, None, plan, lambda step, loss: None, 1, before)
+    assert len(seen) == plan.steps - 1
+    for step, (eight_bit, ids) in enumerate(faces_of_steps(plan, 1), 1):
+        assert eight_bit.images.is_pinned()
+        wanted = augmented(eight_bit.to("cuda"), plan, *divmod(step, plan.batches.steps), False, ids)
+        images, labels = seen[step - 1]
+        assert torch.equal(images, wanted.images)
+        assert torch.equal(labels, wanted.labels)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
