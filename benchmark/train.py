@@ -31,8 +31,8 @@ TOGETHER = 4
 """Steps whose faces are sent to a GPU and augmented there in one go. Each call of torch in the thread that reads makes the one that
 trains wait for Python's lock, and a small network's step on a GPU takes no longer than some dozens of such calls."""
 
-FLOAT, ALIGNED = 4, 128
-"""Bytes."""
+FLOAT, ALIGNED, GROUP = 4, 128, 2**28
+"""Bytes: of a number, of the blocks that kernels read at once, and of the faces of steps that are sent together."""
 
 Faces = tuple[Batch, NDArray[np.int64] | None]
 """The 8-bit faces of a step, and which faces these are where the augmentation asks for that."""
@@ -197,11 +197,13 @@ def made_ready(
     plan: Plan, start: int, device: torch.device, views: bool, together: int
 ) -> Generator[Callable[[], list[Batch]], None, None]:
     """The faces of every step from `start` to the end, augmented, on the device; each is a call that gives the batches of so many
-    steps, or of what is left of an epoch."""
+    steps at most, or of what is left of an epoch."""
     delivery, read = Delivery(device), faces_of_steps(plan, start)
     while start < plan.steps:
         epoch, first = divmod(start, plan.batches.steps)
-        faces, examples = zip(*islice(read, min(together, plan.batches.steps - first)), strict=True)
+        one = next(read)
+        fit = max(1, GROUP // (one[0].images.numel() * FLOAT))
+        faces, examples = zip(one, *islice(read, min(together, fit, plan.batches.steps - first) - 1), strict=True)
         yield delivery.send(faces, partial(augmented_together, plan=plan, epoch=epoch, first=first, views=views, examples=examples))
         start += len(faces)
 
