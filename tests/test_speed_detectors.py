@@ -13,7 +13,7 @@ from benchmark.contract import Small
 from benchmark.speed import detectors as speed
 from benchmark.speed import detectors_page, peer_detectors
 from benchmark.speed.peer_detectors import Whole, peers
-from benchmark.speed.rates import Measured, Way, geometric, read, write
+from benchmark.speed.rates import Measured, Way, compared, geometric, read, write
 
 torch.set_num_threads(1)
 
@@ -111,6 +111,13 @@ def test_a_ratio_is_of_pairs_and_has_students_interval():
     wide = geometric([math.e**-1, 1.0, math.e], [1.0, 1.0, 1.0])
     assert math.log(wide.high) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     assert math.isnan(geometric([2.0], [1.0]).low)
+
+
+def test_from_nine_rounds_on_a_hiccup_does_not_widen_a_ratio():
+    ours = [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7, 0.01]
+    assert compared(ours[-8:], [1.0] * 8) == geometric(ours[-8:], [1.0] * 8)
+    found = compared(ours, [1.0] * 9)
+    assert (found.ratio, found.low, found.high) == (2.3, 2.0, 2.6)  # the second and the eighth of nine
 
 
 def test_the_table_gives_the_ratios():

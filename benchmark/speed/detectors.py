@@ -3,7 +3,8 @@
 Training (the detector's own loss, backward, Adam) and inference, in fp32 and under bf16 autocast, with the channels first or last
 in memory, compiled or not, on the CPU and on a GPU where there is one; beside the same backbone or detector of DeepfakeBench, if
 `--peer` names a checkout of it. All ways of one detector take turns in every round, so a busy machine is busy for all of them.
-Rates are medians over the rounds; a ratio is taken within each round, and given as the geometric mean with its 95 % interval.
+Rates are medians over the rounds; a ratio is taken within each round, and given as the geometric mean with its 95 % interval, from
+nine rounds on as the median with its own.
 `--csv` adds the rates to a file; docs/detectors_speed.md is made of such a file.
 
 Both are given faces in [0, 1]. Ours normalise them themselves; DeepfakeBench's loader does, by a function of torchvision, which is
@@ -31,7 +32,7 @@ from benchmark.config import ConfigError
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
 from benchmark.speed.peer_detectors import RIGID, peers
-from benchmark.speed.rates import Measured, Way, geometric, write
+from benchmark.speed.rates import Measured, Way, compared, write
 from detectors import DETECTORS, layout
 from detectors.base import Batch, Detector
 from optimizers.registry import RegistryError
@@ -174,10 +175,10 @@ def lines(name: str, rates: dict[Way, list[float]]) -> Iterator[str]:
         if not found:
             yield f"  {way!s:36} fails"
             continue
-        columns = [str(geometric(found, rates[replace(way, who="ours", precision="fp32", channels_last=False, compiled=False)]))]
+        columns = [str(compared(found, rates[replace(way, who="ours", precision="fp32", channels_last=False, compiled=False)]))]
         for theirs in (replace(way, who="peer"), replace(way, who="peer", channels_last=False, compiled=False)):
             there = way.who == "ours" and rates.get(theirs)
-            columns.append(str(geometric(found, rates[theirs])) if there else "–")
+            columns.append(str(compared(found, rates[theirs])) if there else "–")
         yield f"  {way!s:36} {statistics.median(found):9.2f} {' '.join(f'{column:>19}' for column in columns)}"
 
 

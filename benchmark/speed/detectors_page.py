@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.speed.rates import Measured, Way, geometric
+from benchmark.speed.rates import Measured, Way, compared
 from detectors import DETECTORS
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +25,9 @@ python -m benchmark.speed.detectors xception resnet34 --peer DEEPFAKEBENCH --pla
 ```
 
 All ways of one detector take turns in every round. The rate is the median of the rounds, in faces per second; a ratio is taken
-within each round, and given as the geometric mean with its 95 % interval. Above 1, ours is faster. Training is the detector's
-own loss of a batch in memory, the backward pass and Adam, at a learning rate of zero so that all steps do the same; inference is
-the logits. Both start from faces in [0, 1]. DeepfakeBench's networks are its own classes (commit 8a4a7bf) from a scratch checkout,
+within each round, and given as the geometric mean with its 95 % interval, from nine rounds on as the median with its own. Above 1,
+ours is faster. Training is the detector's own loss of a batch in memory, the backward pass and Adam, at a learning rate of zero so
+that all steps do the same; inference is the logits. Both start from faces in [0, 1]. DeepfakeBench's networks are its own classes (commit 8a4a7bf) from a scratch checkout,
 with random weights, run as its trainer runs them: eager, with the channels first, on faces that are normalised by the function of
 torchvision that its loader calls. Ours run as a cell runs them: eager, with the channels last.
 """
@@ -117,9 +117,9 @@ def _rows(table: Table, machine: str, training: bool, precision: str) -> Iterato
         if precision != "fp32":
             beside.append(replace(way, precision="fp32"))
         rates = table[name, way]
-        ratios = [str(geometric(rates, table[name, other])) if (name, other) in table else "–" for other in beside]
+        ratios = [str(compared(rates, table[name, other])) if (name, other) in table else "–" for other in beside]
         if not way.channels_last and (name, replace(way, channels_last=True)) in table:
-            ratios[1] = f"is so; of channels last {geometric(rates, table[name, replace(way, channels_last=True)])}"
+            ratios[1] = f"is so; of channels last {compared(rates, table[name, replace(way, channels_last=True)])}"
         yield (f"`{name}`", f"{statistics.median(rates):.3g}", *ratios)
 
 
@@ -130,7 +130,7 @@ def _compiled(table: Table) -> Iterator[tuple[str, ...]]:
     for name, way in ways:
         rates, eager = table[name, way], table[name, replace(way, compiled=False)]
         does = ("training" if way.training else "inference", way.precision, "last" if way.channels_last else "first")
-        yield f"`{name}`", *does, f"{statistics.median(rates):.3g}", str(geometric(rates, eager))
+        yield f"`{name}`", *does, f"{statistics.median(rates):.3g}", str(compared(rates, eager))
 
 
 def _verdicts(table: Table, machine: str) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _verdicts(table: Table, machine: str) -> Iterator[str]:
                 other = replace(way, **change)
                 if other == way or (name, way) not in table or (name, other) not in table:
                     continue
-                ratio = geometric(table[name, way], table[name, other])
+                ratio = compared(table[name, way], table[name, other])
                 verdict = "faster" if ratio.low > 1 else "slower" if ratio.high < 1 else "no difference shown"
                 found[verdict].append(f"`{name}` {'training' if training else 'inference'} {ratio}")
         if any(found.values()):

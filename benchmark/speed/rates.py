@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scipy import stats
+
+from benchmark.speed.paired import median
 
 COLUMNS = ("detector", "size", "batch", "who", "does", "precision", "channels", "compiled", "rates", "machine", "torch", "date")
 
@@ -54,9 +56,13 @@ class Measured:
     date: str
 
 
+ROBUST = 9
+"""Rounds from which on a round that something interrupted cannot widen the interval of a ratio: two of them can be left out."""
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """A geometric mean of paired ratios with its 95 % interval; without one where there is a single pair."""
+    """The middle of paired ratios with its 95 % interval; without one where there is a single pair."""
 
     ratio: float
     low: float
@@ -66,11 +72,19 @@ class Ratio:
         return f"{self.ratio:.2f} ({self.low:.2f}–{self.high:.2f})"
 
 
-def geometric(ours: Iterable[float], theirs: Iterable[float]) -> Ratio:
-    """How many times as fast `ours` is as `theirs`, round by round; Student's interval of the logarithms.
+def compared(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """How many times as fast `ours` is as `theirs`, round by round: the median and its interval where there are `ROBUST` rounds."""
+    if len(ours) < ROBUST:
+        return geometric(ours, theirs)
+    found = median([a / b for a, b in zip(ours, theirs, strict=True)])
+    return Ratio(found.value, found.low, found.high)
 
-    A dozen ways of running every network leave time for 5 rounds of each, and no order statistics of 5 hold a median with 95 %
-    (`benchmark.speed.paired` needs 6). This supposes logarithms that scatter like a normal law's.
+
+def geometric(ours: Iterable[float], theirs: Iterable[float]) -> Ratio:
+    """The geometric mean of the rounds' ratios, and Student's interval of the logarithms.
+
+    A dozen ways of running every network leave time for 5 rounds of each on a CPU, and no order statistics of 5 hold a median with
+    95 % (`benchmark.speed.paired` needs 6). This supposes logarithms that scatter like a normal law's.
     """
     logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
     mean = statistics.fmean(logs)
