@@ -25,11 +25,12 @@ python -m benchmark.speed.detectors xception resnet34 --peer DEEPFAKEBENCH --pla
 ```
 
 All ways of one detector take turns in every round. The rate is the median of the rounds, in faces per second; a ratio is taken
-within each round, and given as the geometric mean with its 95 % interval, from nine rounds on as the median with its own. Above 1,
-ours is faster. Training is the detector's own loss of a batch in memory, the backward pass and Adam, at a learning rate of zero so
-that all steps do the same; inference is the logits. Both start from faces in [0, 1]. DeepfakeBench's networks are its own classes (commit 8a4a7bf) from a scratch checkout,
-with random weights, run as its trainer runs them: eager, with the channels first, on faces that are normalised by the function of
-torchvision that its loader calls. Ours run as a cell runs them: eager, with the channels last.
+within each round, and given as the geometric mean with its 95 % interval, from nine rounds on as the median with its own. Above
+1, ours is faster. Training is the detector's own loss of a batch in memory, the backward pass and Adam, at a learning rate of
+zero so that all steps do the same; inference is the logits. Both start from faces in [0, 1]. DeepfakeBench's networks are its
+own classes (commit 8a4a7bf) from a scratch checkout, with random weights, run as its trainer runs them: eager, with the
+channels first, on faces that are normalised by the function of torchvision that its loader calls. Ours run as a cell runs them:
+eager, with the channels last.
 """
 
 NOTE = """On the CPU one detector was measured at a time, and on one thread the other core was free for the little else that
