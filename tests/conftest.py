@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,34 @@ from filelock import FileLock
 # The width of what commands print is settled when their console is first imported; no test may be the one to settle it.
 os.environ["COLUMNS"] = "200"
 import benchmark.cli.console  # noqa: F401
+from detectors import DETECTORS
+from optimizers import OPTIMIZERS
 
 torch.set_num_threads(1)
 
 IDENTITIES, FRAMES = 12, 2
 """Drawn people of the small dataset, and frames in each of their videos."""
+
+
+@pytest.fixture(autouse=True)
+def registries_as_found() -> Iterator[None]:
+    """Forget what a test registers and the plug-ins that it loads: other tests try every name, and may load the same file again.
+
+    What a test file loads where it is imported stays, as its parameters are made of it.
+    """
+    for table in (DETECTORS, OPTIMIZERS):
+        table.names()  # adds those of installed packages, which it does once
+    specs = {table: dict(table._specs) for table in (DETECTORS, OPTIMIZERS)}
+    loaded = _plugins()
+    yield
+    for table, found in specs.items():
+        table._specs = found
+    for name in _plugins() - loaded:
+        del sys.modules[name]
+
+
+def _plugins() -> set[str]:
+    return {name for name in sys.modules if name.startswith("dfgrid_plugin_")}
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from benchmark.speed.ideals import Measurement
 from benchmark.speed.optimizers import beyond
 from benchmark.speed.train import grainy
 from benchmark.train import Plan, Stopped, augmented, faces_of_steps, train
+from detectors import DETECTORS
 from detectors.base import Batch
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
@@ -42,6 +43,24 @@ def test_steps_in_float64_are_those_of_the_cpu(name: str, settings: dict[str, An
             optimizer.step(BatchObjective(detector, [faces(domains, seed=step).to(device)]))
         ends.append([p.detach().cpu() for p in detector.parameters()])
     assert max(float((a - b).abs().max()) for a, b in zip(*ends, strict=True)) < 1e-10
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+def test_mesoinception4_in_float64_is_that_of_the_cpu(layout: torch.memory_format) -> None:
+    """Its inception modules are rectified in another order there, and biases added elsewhere without gradients."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 64, 64, dtype=torch.float64).contiguous(memory_format=layout)
+    detector = DETECTORS.build("mesoinception4", size=64).double().eval()
+    found = []
+    for device in ("cpu", "cuda"):
+        detector.to(device, memory_format=layout)
+        logits = detector(images.to(device)).logits
+        slopes = torch.autograd.grad(logits.square().sum(), list(detector.parameters()))
+        with torch.no_grad():
+            scored = detector(images.to(device)).logits
+        found.append([t.detach().cpu() for t in (logits, scored, *slopes)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(scope="module")

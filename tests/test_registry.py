@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from optimizers import OPTIMIZERS
 from optimizers import registry as module
 from optimizers.registry import Registry, RegistryError, did_you_mean, load_plugin
 
@@ -32,15 +32,6 @@ def table() -> Registry:
     found = Registry("thing", {"first": "optimizers.sam:SAM", "other": "does.not:Exist"}, "dfgrid.nothing")
     found.register("entry")(Entry)
     return found
-
-
-@pytest.fixture(autouse=True)
-def forget_plugins() -> Iterator[None]:
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("dfgrid_plugin_"):
-            del sys.modules[name]
 
 
 def test_names_and_lazy_import(table: Registry) -> None:
@@ -105,32 +96,32 @@ class Mine(Rule):
 """
 
 
-@pytest.fixture
-def optimizers_table(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    from optimizers import OPTIMIZERS
-
-    OPTIMIZERS.names()
-    monkeypatch.setattr(OPTIMIZERS, "_specs", dict(OPTIMIZERS._specs))
-    return OPTIMIZERS
-
-
-def test_plugin(tmp_path: Path, optimizers_table: Registry) -> None:
+def test_plugin(tmp_path: Path) -> None:
     for folder, name in (("a", "from_a"), ("b", "from_b")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(PLUGIN.format(name=name))
         load_plugin(tmp_path / folder / "mine.py")
     load_plugin(tmp_path / "a" / "mine.py")  # a second time does nothing
-    assert {"from_a", "from_b"} <= set(optimizers_table.names())
-    assert optimizers_table.build("from_a", rho=0.2).rho == 0.2
+    assert {"from_a", "from_b"} <= set(OPTIMIZERS.names())
+    assert OPTIMIZERS.build("from_a", rho=0.2).rho == 0.2
     with pytest.raises(RegistryError, match=r"optimizer 'from_a' has no setting 'r': .*rho"):
-        optimizers_table.build("from_a", r=1)
+        OPTIMIZERS.build("from_a", r=1)
 
 
-def test_plugin_that_takes_a_name(tmp_path: Path, optimizers_table: Registry) -> None:
+def test_plugin_that_takes_a_name(tmp_path: Path) -> None:
     (tmp_path / "sam.py").write_text(PLUGIN.format(name="sam"))
     with pytest.raises(RegistryError, match="optimizer name 'sam' is already taken"):
         load_plugin(tmp_path / "sam.py")
-    assert optimizers_table.get("sam").__module__ == "optimizers.sam"
+    assert OPTIMIZERS.get("sam").__module__ == "optimizers.sam"
+
+
+@pytest.mark.parametrize("when", ["once", "again"])
+def test_what_one_test_registers_is_gone_in_the_next(tmp_path_factory: pytest.TempPathFactory, when: str) -> None:
+    file = tmp_path_factory.getbasetemp() / "forgotten.py"  # one path for both: a module that stayed would not be loaded again
+    file.write_text(PLUGIN.format(name="forgotten"))
+    assert "forgotten" not in OPTIMIZERS.names(), when
+    load_plugin(file)
+    assert "forgotten" in OPTIMIZERS.names(), when
 
 
 @pytest.mark.parametrize(
@@ -167,7 +158,6 @@ def test_listing_imports_no_torch() -> None:
 
 
 def test_every_built_in_name_leads_to_a_class() -> None:
-    from optimizers import OPTIMIZERS
     from optimizers.base import Rule
 
     for name, spec in OPTIMIZERS._specs.items():
