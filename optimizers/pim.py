@@ -101,7 +101,7 @@ class PIM(_Pushing):
         g, d, kept = self._first_pass(objective, weights=self.alpha != 1)
         with self.features.pushed(self.r / (d.norm() + TINY) * d, kept):
             pushed = objective.gradient()
-        return (1 - self.alpha) * g.spent() + self.alpha * pushed.spent()
+        return ((1 - self.alpha) * g.spent()).plus(pushed.spent(), times=self.alpha)
 
 
 @dataclass
@@ -142,4 +142,5 @@ class DualFlat(_Pushing):
             pushed = objective.gradient()
         e = self.rho / (g.norm() + TINY) * g
         moved = objective.gradient(at=e.spent())
-        return (1 - self.alpha - self.beta) * g.spent() + self.alpha * pushed.spent() + self.beta * moved.spent()
+        mixed = ((1 - self.alpha - self.beta) * g.spent()).plus(pushed.spent(), times=self.alpha)
+        return mixed.spent().plus(moved.spent(), times=self.beta)
