@@ -130,6 +130,11 @@ class Remembering:
         """What its passes noticed."""
         return self._inner.diagnostics
 
+    @property
+    def repeats(self) -> bool:
+        """As the objective's own."""
+        return self._inner.repeats
+
     def weights(self) -> Vector:
         """A copy of the trainable weights."""
         return self._inner.weights()

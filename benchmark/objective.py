@@ -138,6 +138,16 @@ class BatchObjective:
             raise RuntimeError("the loss is known after the first pass; ask for a gradient first")
         return torch.stack([domain.loss for domain in self._domains]).mean()
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a later pass at theta computes what the first did: over one micro-batch, its masks replayed, buffers left alone.
+
+        Several micro-batches repeat it, too, but whoever kept what they computed would hold all of them at once. The ranks' mean is
+        written to the buffers between the passes, and the first one's graph would refuse them.
+        """
+        alone = len(self.batches) == 1 and self.ranks is None
+        return alone and self.later.batchnorm == "freeze" and self.later.masks == "replay"
+
     def weights(self) -> Vector:
         """A copy of the trainable weights."""
         return Vector(dict(zip(self.parameters, copies(self.parameters), strict=True)), fresh=True)

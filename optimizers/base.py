@@ -41,6 +41,13 @@ class Objective(Protocol):
     def diagnostics(self) -> dict[str, Tensor]:
         """What the passes noticed, by name, as `Rule.diagnostics`."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a later pass at theta computes, and reads, what the first did, over all the examples at once.
+
+        A rule may then take from the first pass what the second would compute again. It counts as False where it is missing.
+        """
+
     def weights(self) -> Vector:
         """A copy of the trainable weights, at theta."""
 

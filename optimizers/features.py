@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from optimizers.kept import Kept
 from optimizers.pushing import Seen, gate, subtract, watch
 from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
@@ -43,7 +45,7 @@ class FeatureShift:
 
     Args:
         detector: the model, on its device. One grey face of `detector.size` is forwarded, in evaluation mode, to learn how many
-            channels each submodule has.
+            channels each submodule has, and where the features come from.
         names: dotted names of submodules whose output is (N, C, H, W).
 
     Raises:
@@ -62,13 +64,15 @@ class FeatureShift:
         self._modules = modules
         example = next(p for p in detector.parameters() if p.is_floating_point())
         self._shifts: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-        for (module, name), shape in zip(modules.items(), _shapes(detector, list(modules), example), strict=True):
+        shapes, self._past = _tried(detector, list(modules), example)
+        for (module, name), shape in zip(modules.items(), shapes, strict=True):
             if shape is None:
                 raise RegistryError(f"the detector {kind} lists '{name}' in `shallow`, but its forward pass does not call it")
             if len(shape) != 4:
                 raise RegistryError(f"'{name}' in `shallow` of the detector {kind} gives {shape or 'no tensor'}, not (N, C, H, W)")
             zeros = [torch.zeros(shape[1], dtype=example.dtype, device=example.device, requires_grad=True) for _ in range(2)]
             self._shifts[module] = (zeros[0], zeros[1])
+        self._buffered = [m for m in detector.modules() if m._buffers and not isinstance(m, _BatchNorm)]
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -80,10 +84,22 @@ class FeatureShift:
         whole = slope.norm() + TINY
         return {name: (slope.only(self._shifts[module]).norm() / whole).square() for module, name in self._modules.items()}
 
+    def kept(self) -> Kept | None:
+        """Lets two passes over the same faces, the first by the leaves alone, share what comes before the first push.
+
+        None where weights or features there lead to the loss another way, too: their gradient is summed in another order then.
+        """
+        return None if self._past else Kept(self._shifts, self._buffered, self.leaves[0].device)
+
     @contextmanager
-    def pushed(self, at: Vector | None = None) -> Iterator[None]:
-        """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably (once)."""
+    def pushed(self, at: Vector | None = None, kept: Kept | None = None) -> Iterator[None]:
+        """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably (once).
+
+        With `kept` there is one pass, and the one by `at` takes from the one by the leaves what it may.
+        """
         with ExitStack() as stack:
+            if kept is not None:
+                stack.enter_context(kept.noted() if at is None else kept.taken())
             for module, function in zip(self._shifts, self._watching() if at is None else self._pushing(at), strict=True):
                 handle = module.register_forward_hook(lambda _module, _inputs, output, function=function: function(output))
                 stack.callback(handle.remove)
@@ -116,22 +132,45 @@ def check_named(kind: str, names: object) -> None:
         )
 
 
-def _shapes(detector: nn.Module, modules: list[nn.Module], example: Tensor) -> list[tuple[int, ...] | None]:
-    """Shape of each module's output for one face: None if the module is not called, () if it gives no tensor."""
-    seen: dict[nn.Module, tuple[int, ...]] = {}
+def _tried(detector: nn.Module, modules: list[nn.Module], example: Tensor) -> tuple[list[tuple[int, ...] | None], bool]:
+    """What one face tells: the shape of each module's output, and whether what makes the first one leads elsewhere, too.
+
+    A shape is None if the module is not called, () if it gives no tensor.
+    """
+    seen: dict[nn.Module, Any] = {}
 
     def look(module: nn.Module, _inputs: Any, output: Any) -> None:
-        seen[module] = tuple(output.shape) if isinstance(output, Tensor) else ()
+        seen[module] = output
 
     size = getattr(detector, "size", 256)
     training = {module: module.training for module in detector.modules()}
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.random.fork_rng(devices=[example.device] if example.device.type == "cuda" else []))
         for module in modules:
             stack.callback(module.register_forward_hook(look).remove)
         for module, mode in training.items():
             stack.callback(setattr, module, "training", mode)
         detector.eval()
-        detector(torch.full((1, 3, size, size), 0.5, dtype=example.dtype, device=example.device))
-    return [seen.get(module) for module in modules]
+        told = detector(torch.full((1, 3, size, size), 0.5, dtype=example.dtype, device=example.device))
+    shapes = {module: tuple(output.shape) if isinstance(output, Tensor) else () for module, output in seen.items()}
+    first = next(iter(seen.values()), None)
+    return [shapes.get(module) for module in modules], isinstance(first, Tensor) and _leads_elsewhere(first, told)
+
+
+def _leads_elsewhere(inner: Tensor, outcome: Any) -> bool:
+    """Whether `outcome`, an object that holds tensors, depends on what `inner` is made of by another way than through `inner`."""
+    roots = [t.grad_fn for t in getattr(outcome, "__dict__", {}).values() if isinstance(t, Tensor)]
+    return not roots or bool((_behind([inner.grad_fn]) - {inner.grad_fn}) & _behind(roots, closed=inner.grad_fn))
+
+
+def _behind(nodes: Iterable[Any], closed: Any = None) -> set[Any]:
+    """Nodes of autograd's graph and all that they lead to, but for what `closed` leads to."""
+    found: set[Any] = {None}
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += [] if node is closed else [next_node for next_node, _ in node.next_functions]
+    return found - {None}

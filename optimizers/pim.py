@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from optimizers import checks
 from optimizers.base import Objective, Rule
 from optimizers.features import FeatureShift, check_named
+from optimizers.kept import Kept
 from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
 
@@ -45,13 +46,17 @@ class _Pushing(Rule):
             raise RegistryError("pim and dualflat push a detector's features: attach them to the detector first")
         return self._features
 
-    def _first_pass(self, objective: Objective, weights: bool) -> tuple[Vector, Vector]:
-        """g, and the gradient with respect to every module's (mu, sigma); g is left out (zero) where no equation needs it."""
+    def _first_pass(self, objective: Objective, weights: bool) -> tuple[Vector, Vector, Kept | None]:
+        """g, the gradient with respect to every module's (mu, sigma), and what a second pass need not compute again.
+
+        g is left out (zero) where no equation needs it. Where one does, nothing is kept: its backward pass frees the graph.
+        """
         leaves = self.features.leaves
-        with self.features.pushed():
+        kept = None if weights or not getattr(objective, "repeats", False) else self.features.kept()
+        with self.features.pushed(kept=kept):
             both = objective.gradient(wrt=[*self._weights, *leaves] if weights else leaves)
         self._slope = both.only(leaves)
-        return both.without(leaves), self._slope
+        return both.without(leaves), self._slope, kept
 
     def _of_delta(self, r: float) -> dict[str, Tensor]:
         """Computed when somebody asks, from the slope by the last step's features, so that a step pays nothing for it.
@@ -93,10 +98,10 @@ class PIM(_Pushing):
 
     def gradient(self, objective: Objective) -> Vector:
         """Algorithm 1 of the paper."""
-        g, d = self._first_pass(objective, weights=self.alpha != 1)
-        with self.features.pushed(self.r / (d.norm() + TINY) * d):
+        g, d, kept = self._first_pass(objective, weights=self.alpha != 1)
+        with self.features.pushed(self.r / (d.norm() + TINY) * d, kept):
             pushed = objective.gradient()
-        return (1 - self.alpha) * g.spent() + self.alpha * pushed.spent()
+        return ((1 - self.alpha) * g.spent()).plus(pushed.spent(), times=self.alpha)
 
 
 @dataclass
@@ -132,9 +137,10 @@ class DualFlat(_Pushing):
 
     def gradient(self, objective: Objective) -> Vector:
         """Equation 14 of the paper."""
-        g, d = self._first_pass(objective, weights=True)
+        g, d, _ = self._first_pass(objective, weights=True)
         with self.features.pushed(self.r / (d.norm() + TINY) * d):
             pushed = objective.gradient()
         e = self.rho / (g.norm() + TINY) * g
         moved = objective.gradient(at=e.spent())
-        return (1 - self.alpha - self.beta) * g.spent() + self.alpha * pushed.spent() + self.beta * moved.spent()
+        mixed = ((1 - self.alpha - self.beta) * g.spent()).plus(pushed.spent(), times=self.alpha)
+        return mixed.spent().plus(moved.spent(), times=self.beta)
