@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +33,14 @@ PUSHED = 5
 
 COPIES = {"adam": 0, "sam": 1, "gnp": 2, "sagm": 2, "roga": 2, "pim": 0.2, "dualflat": 3}
 """Of the weights, at most, a tenth aside; PIM's are its normalised features."""
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """The script takes SIGTERM for Ctrl-C."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +130,48 @@ class SAM:
     assert (ours[1], theirs[1]) == ("2", "2")
     assert int(theirs[6]) > int(ours[6].split()[0])
     assert "target" not in "".join(theirs)
+
+
+@pytest.mark.parametrize("when", ["counting", "timing"])
+def test_a_measurement_that_is_stopped_says_what_it_knows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, when: str
+) -> None:
+    file = tmp_path / "table.md"
+    names = ["--detectors", "meso4", "resnet10", "--optimizers", "adam", "sam"]
+    monkeypatch.setattr(
+        sys, "argv", ["optimizers", *names, "--repeats", "2", "--batch", "8", "--size", "32", "--markdown", str(file)]
+    )
+    whole = Measurement.count_all if when == "counting" else Measurement.time_round
+
+    def stopped(self: Measurement, *rows: Any) -> Iterator[None]:
+        if self.size == 32:  # and not while the small faces are timed
+            yield from itertools.islice(whole(self, *rows), 4)
+            signal.raise_signal(signal.SIGTERM)
+        yield from whole(self, *rows)
+
+    monkeypatch.setattr(Measurement, whole.__name__, stopped)
+    with pytest.raises(SystemExit, match="Stopped while meso4 was measured"):
+        speed.main()
+    lines = file.read_text(encoding="utf-8").splitlines()
+    rows = {line.split(" | ")[0]: line.removesuffix(" |").split(" | ") for line in lines if line.startswith(("| adam", "| sam"))}
+    assert "resnet10" not in file.read_text(encoding="utf-8")
+    adam, sam = rows["| adam"], rows["| sam"]
+    assert "target" in adam[6]  # its launches were counted
+    assert ("target" in sam[6]) == (when == "timing")
+    assert bool(adam[2]) == (when == "timing")
+    assert "target" in sam[5]  # of the small faces
+
+
+def test_what_methods_have_in_common_is_counted_once() -> None:
+    found = Measurement("resnet10", ["sam", "gnp", "adam", "sgd"], 8, 32, 4, torch.device("cpu"))
+    for _ in found.count_all():
+        pass
+    sam, gnp, adam, sgd = found.rows
+    assert sam.ideal is gnp.ideal
+    assert sam.counts[1:] == gnp.counts[1:]
+    assert sam.counts[1] is gnp.counts[1]
+    assert adam.counts[1] is not sam.counts[1]  # other passes
+    assert sgd.ideal is not adam.ideal  # another base
 
 
 def test_a_figure_is_held_against_its_target() -> None:

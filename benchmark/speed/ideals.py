@@ -128,6 +128,7 @@ class Measurement:
         self.batch = faces(number, size, domains, device)
         self.bases = {base: build_base(base, self.weights, lr=0.0) for base in {default_base(m) for m in methods} | {"adam"}}
         self.turn = False
+        self._ideals: dict[Any, tuple[Callable[[], None], Callable[[], None]]] = {}
         self.whole = (number, size) == (BATCH, SIZE)
         self.rows = [self._row(method) for method in methods] + [self._peer(*peer) for peer in (peers or {}).items()]
 
@@ -178,6 +179,8 @@ class Measurement:
             base.step()
             base.zero_grad(set_to_none=True)
 
+        alike = base, tuple(tuple(map(len, batches)) for batches in passes)
+        bare, ideal = self._ideals.setdefault(alike, (bare, ideal))
         faces = sum(len(batch) for batches in passes for batch in batches)
         return Row(name, step, ideal, bare, len(passes), faces / len(self.batch), whole=self.whole)
 
@@ -224,11 +227,14 @@ class Measurement:
         return [row for row in self.rows if row.undecided()]
 
     def count_all(self) -> Iterator[None]:
-        """The counts of each, which no noise disturbs."""
+        """The counts of each, which no noise disturbs; what several methods have in common is counted once."""
+        known: dict[Callable[[], object], Count] = {}
         for row in self.rows:
             row.counts.clear()
             for work in (row.step, row.ideal, row.bare):
-                for p in self.weights:
-                    p.grad = None
-                row.counts.append(count(work, self.device))
+                if work not in known:
+                    for p in self.weights:
+                        p.grad = None
+                    known[work] = count(work, self.device)
+                row.counts.append(known[work])
                 yield

@@ -13,7 +13,8 @@ passes is work on the weights, though, whatever the faces. So it is measured as 
 divided by the passes over 32 faces of 256 px, as four times those over 8. Beside each ratio that has a target stands an interval
 for its median, and while the target lies inside, those methods are timed on: the rounds are doubled, up to 72 or until `--minutes`
 are over. What is then still open is called undecided. Where the batch itself is of 32 faces of 256 px, nothing is divided: the
-target is for the ratio to the ideal as it was measured.
+target is for the ratio to the ideal as it was measured. Ctrl-C (or SIGTERM) ends the measurement, and the table says what is known
+by then.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -46,7 +48,12 @@ from optimizers import OPTIMIZERS
 SIZES = {"meso4": 256, "resnet34": 128, "xception": 128, "efficientnet_b4": 128}
 """Detectors that are measured by default, and the side of their faces, px."""
 
-COLUMNS = ("optimizer", "passes", "ms", "x plain step", "x ideal", REAL, "launches", "waits", "copies of the weights")
+COPIES = "copies of the weights"
+
+COLUMNS = ("optimizer", "passes", "ms", "x plain step", "x ideal", REAL, "launches", "waits", COPIES)
+
+DIGITS = {"x plain step": 2, "x ideal": 3, REAL: 4}
+"""Behind the point, of each ratio."""
 
 MICRO = 4
 """Micro-batches of 8 faces in a batch of 32."""
@@ -62,22 +69,18 @@ class Measured:
 
 def cells(done: Measured, row: Row) -> list[str]:
     """What the table says of a method, column by column."""
-    launches, waits, copies = beyond(done.whole, row)
     small = next((other for other in done.small.rows if other.name == row.name), None) if done.small else None
     ratios = row.ratios() | ({} if small is None else small.ratios())
-    ms = statistics.median(step for step, _, _ in row.rounds) * 1000
-    figures = {
-        "passes": (str(row.passes), row.passes),
-        "ms": (f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}", ms),
-        "x plain step": (_median(row.name, "x plain step", ratios, 2), 0.0),
-        "x ideal": (_median(row.name, "x ideal", ratios, 3), 0.0),
-        REAL: (_median(row.name, REAL, ratios, 4), 0.0),
-        "launches": (str(launches), launches),
-        "waits": (str(waits), waits),
-        "copies of the weights": (f"{copies:.2f}", copies),
-    }
-    told = [text + verdict(column, row.name, value, ratios.get(column, ())) for column, (text, value) in figures.items()]
-    return [row.name, *told]
+    told = {column: _median(row.name, column, ratios, digits) for column, digits in DIGITS.items()}
+    told = {column: text + (verdict(column, row.name, 0.0, ratios[column]) if text else "") for column, text in told.items()}
+    if row.rounds:
+        ms = statistics.median(step for step, _, _ in row.rounds) * 1000
+        told["ms"] = f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
+    if len(row.counts) == 3:
+        launches, waits, copies = beyond(done.whole, row)
+        counted = {"launches": (str(launches), launches), "waits": (str(waits), waits), COPIES: (f"{copies:.2f}", copies)}
+        told |= {column: text + verdict(column, row.name, value) for column, (text, value) in counted.items()}
+    return [row.name, str(row.passes), *(told.get(column, "") for column in COLUMNS[2:])]
 
 
 def beyond(measured: Measurement, row: Row) -> tuple[int, int, float]:
@@ -168,15 +171,20 @@ def main() -> None:
     peers = {f"sam of {path.stem}": _sam_of(path) for path in given.peer}
     looks = (given.repeats,) if given.repeats else LOOKS
     done = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in given.detectors:
         size = given.size or (SIZE if on_gpu else SIZES.get(name, 128))
         whole, small = Measurement(name, given.optimizers, given.batch, size, given.domains, device, peers), None
-        if not whole.whole:
-            with_target = [method for method in given.optimizers if method in LIMITS[REAL]]
-            small = Measurement(name, with_target, 2 * given.domains, 64, given.domains, device)
-            micro = Measurement(name, [], BATCH // MICRO, SIZE, 1, device)
-            measure_beyond(small, micro, looks, given.minutes)
-        measure(whole, looks, given.minutes)
+        stopped = False
+        try:
+            if not whole.whole:
+                with_target = [method for method in given.optimizers if method in LIMITS[REAL]]
+                small = Measurement(name, with_target, 2 * given.domains, 64, given.domains, device)
+                micro = Measurement(name, [], BATCH // MICRO, SIZE, 1, device)
+                measure_beyond(small, micro, looks, given.minutes)
+            measure(whole, looks, given.minutes)
+        except KeyboardInterrupt:
+            stopped = True
         done.append(Measured(whole, small))
         table = Table(*COLUMNS, title=title(done[-1]))
         for row in whole.rows:
@@ -184,6 +192,8 @@ def main() -> None:
         console.print(table)
         if given.markdown:  # after each detector, so that nothing measured is lost
             given.markdown.write_text(markdown(done, given.domains, device), encoding="utf-8")
+        if stopped:
+            sys.exit(f"Stopped while {name} was measured; the table holds what is known of it.")
 
 
 def _sam_of(path: Path) -> Any:
