@@ -58,7 +58,8 @@ def check_detector(name: str, settings: dict[str, Any], compiled: str | None = N
 
 
 def pushed_by_zero(detector: Detector) -> Iterator[str]:
-    """Features pushed by zero give the loss and the gradient of every weight to the bit."""
+    """Features pushed by zero give the loss and the gradient of every weight to the bit; so does PIM, whose second pass goes on
+    from what the first one kept."""
     if not detector.shallow:
         raise Skipped("the detector names no shallow modules, so PIM and DualFlat refuse it")
     shift = FeatureShift(detector, detector.shallow)
@@ -76,14 +77,22 @@ def pushed_by_zero(detector: Detector) -> Iterator[str]:
                 loss = detector.objective(batch)
         found.append((loss.detach(), torch.autograd.grad(loss, weights, allow_unused=True)))
         detector.load_state_dict(state)
+    rule = OPTIMIZERS.build("pim", r=0.0)
+    rule.attach(detector)
+    torch.manual_seed(1)
+    by_pim = rule.gradient(BatchObjective(detector, [batch])).parts
+    detector.load_state_dict(state)
     (plain, slope), (pushed, slope_pushed) = found
     if not torch.equal(plain, pushed):
         yield f"the loss is {float(pushed)!r} where it is {float(plain)!r} without a push"
-    if any(
-        not (a is b is None or (a is not None and b is not None and torch.equal(a, b)))
-        for a, b in zip(slope, slope_pushed, strict=True)
-    ):
+    if not all(map(_same, slope, slope_pushed)):
         yield "a gradient is another one"
+    elif not all(map(_same, slope, map(by_pim.get, weights))):
+        yield "PIM's gradient is another one: its second pass does not compute what the first did up to the first shallow module"
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other is None or (one is not None and other is not None and torch.equal(one, other))
 
 
 def under(rule: str, detector: Detector) -> Iterator[str]:

@@ -121,13 +121,16 @@ class FaceFrames:
         """
         shape = (len(positions), *self.images.shape[1:])
         faces = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_initialized())
-        # "clip" writes to `faces` without a copy between; no index of a manifest's row lies outside.
+        # "clip" writes to `faces` without a copy between; `_index` has seen that no index lies outside.
         np.take(self.images, self._index[positions], axis=0, out=faces.numpy(), mode="clip")
         return faces.permute(0, 3, 1, 2)
 
     @cached_property
     def _index(self) -> NDArray[np.int64]:
-        return self.rows["index"].to_numpy(np.int64)
+        index = self.rows["index"].to_numpy(np.int64)
+        if len(index) and not 0 <= index.min() <= index.max() < len(self.images):
+            raise IndexError(f"rows name images up to {index.max()}, of {len(self.images)}")
+        return index
 
     def pixels(self, positions: NDArray[np.int64]) -> Tensor:
         """The same as float32 in [0, 1]."""

@@ -28,8 +28,8 @@ def as_floats(levels: Tensor) -> Tensor:
 
 @functools.cache
 def _white(device: torch.device) -> Tensor:
-    """On the device: torch turns a division by a number into a product with its rounded inverse there."""
-    return torch.tensor(255.0).to(device)  # waits for the copy, so it is there for every stream
+    """255 on a device, where torch turns a division by a number into a product with its rounded inverse."""
+    return torch.tensor(255.0, dtype=torch.float32).to(device)  # waits for the copy, so it is there for every stream
 
 
 def channels_first(faces: NDArray[np.generic]) -> Tensor:

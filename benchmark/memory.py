@@ -11,7 +11,7 @@ import torch
 
 from benchmark.config import ConfigError, Protocol
 from benchmark.objective import BatchObjective
-from benchmark.train import Plan, augmented, faces_of_steps, micro_batches
+from benchmark.train import TOGETHER, Plan, augmented, faces_of_steps, fit_together, micro_batches
 from detectors.base import Detector
 from optimizers.base import Optimizer
 
@@ -88,6 +88,11 @@ def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: i
     device = next(detector.parameters()).device
     with closing(faces_of_steps(plan, 0)) as read:
         faces, examples = next(read)
-    whole = augmented(faces.to(device), plan, 0, 0, "views" in detector.needs, examples)
+    views = "views" in detector.needs
+    whole = augmented(faces.to(device), plan, 0, 0, views, examples)
+    # Beside them lie, in training on a GPU, the other steps of the group that trains and those of the next.
+    others = 2 * min(TOGETHER, fit_together(faces, views)) - 1 if device.type == "cuda" else 0
+    beside = [torch.empty_like(images) for images in (whole.images, whole.views) if images is not None for _ in range(others)]
     parts = micro_batches(whole, size, "pairs" in detector.needs)
     optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))
+    del beside

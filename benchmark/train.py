@@ -31,8 +31,8 @@ TOGETHER = 4
 """Steps whose faces are sent to a GPU and augmented there in one go. Each call of torch in the thread that reads makes the one that
 trains wait for Python's lock, and a small network's step on a GPU takes no longer than some dozens of such calls."""
 
-FLOAT, ALIGNED, GROUP = 4, 128, 2**28
-"""Bytes: of a number, of the blocks that kernels read at once, and of the faces of steps that are sent together."""
+FLOAT, ALIGNED, GROUP = 4, 512, 2**28
+"""Bytes: of a number; that torch's allocator on a GPU aligns tensors to; of the faces of steps that are sent together, at most."""
 
 Faces = tuple[Batch, NDArray[np.int64] | None]
 """The 8-bit faces of a step, and which faces these are where the augmentation asks for that."""
@@ -150,13 +150,13 @@ def augmented_together(
 ) -> list[Batch]:
     """`augmented` for consecutive steps of an epoch, from step `first` on: the same faces to the bit.
 
-    In one go where the preset allows it. The batches are then parts of one tensor, and each starts where memory is as aligned as
-    kernels ask for, so that it meets the same kernels as in a tensor of its own.
+    In one go where the preset allows it. The batches are then parts of one tensor, and each starts where a tensor of its own might,
+    so that it meets the same kernels.
     """
     if len(batches) == 1 or plan.augment not in BY_FACE or batches[0].images.numel() * FLOAT % ALIGNED:
         steps = enumerate(zip(batches, examples, strict=True), first)
         return [augmented(batch, plan, epoch, step, views, known) for step, (batch, known) in steps]
-    every = replace(batches[0], images=torch.cat([batch.images for batch in batches]))
+    every = replace(batches[0], images=torch.cat([batch.images for batch in batches]))  # only its images are looked at
     named = [known for known in examples if known is not None]
     done = augmented(every, plan, epoch, first, views, np.concatenate(named) if named else None)
     sizes = [len(batch) for batch in batches]
@@ -193,6 +193,11 @@ def faces_of_steps(plan: Plan, start: int) -> Generator[Faces, None, None]:
             yield plan.batches.batch(order[within]), None if examples is None else examples[within]
 
 
+def fit_together(faces: Batch, views: bool) -> int:
+    """Steps of so many faces, with a second view of each or without, that `GROUP` has room for; one at least."""
+    return max(1, GROUP // (faces.images.numel() * FLOAT * (1 + views)))
+
+
 def made_ready(
     plan: Plan, start: int, device: torch.device, views: bool, together: int
 ) -> Generator[Callable[[], list[Batch]], None, None]:
@@ -202,8 +207,8 @@ def made_ready(
     while start < plan.steps:
         epoch, first = divmod(start, plan.batches.steps)
         one = next(read)
-        fit = max(1, GROUP // (one[0].images.numel() * FLOAT))
-        faces, examples = zip(one, *islice(read, min(together, fit, plan.batches.steps - first) - 1), strict=True)
+        count = min(together, fit_together(one[0], views), plan.batches.steps - first)
+        faces, examples = zip(one, *islice(read, count - 1), strict=True)
         yield delivery.send(faces, partial(augmented_together, plan=plan, epoch=epoch, first=first, views=views, examples=examples))
         start += len(faces)
 
@@ -224,7 +229,7 @@ def train(
     """
     device, views = next(detector.parameters()).device, "views" in detector.needs
     detector.train()
-    together, depth = (1, 2) if device.type == "cpu" else (TOGETHER, 1)
+    together, depth = (1, 2) if device.type == "cpu" else (TOGETHER, 1)  # one group on the device besides the one that trains
     with closing(ahead(made_ready(plan, start, device, views, together), depth)) as read:
         for step, batch in enumerate((batch for take in read for batch in take()), start):
             before(step + 1, batch)

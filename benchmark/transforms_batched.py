@@ -153,14 +153,14 @@ def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
 
 
 def _threads() -> int:
-    """As many as this process has cores, shared with the processes of other GPUs, and no more than eight."""
+    """As many threads as this process has cores, shared with the processes of other GPUs, and no more than eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // max(1, torch.cuda.device_count())))
 
 
 @functools.cache
 def _compressors(threads: int) -> ThreadPoolExecutor:
-    """OpenCV lets go of Python's lock, and a face knows nothing of its neighbours."""
+    """They run side by side: OpenCV lets go of Python's lock, and a face knows nothing of its neighbours."""
     return ThreadPoolExecutor(threads, thread_name_prefix="jpeg")
 
 

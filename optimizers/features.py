@@ -85,9 +85,11 @@ class FeatureShift:
         return {name: (slope.only(self._shifts[module]).norm() / whole).square() for module, name in self._modules.items()}
 
     def kept(self) -> Kept | None:
-        """Lets two passes over the same faces, the first by the leaves alone, share what comes before the first push.
+        """Lets two passes over the same faces, the first by the leaves alone, share what the first pushed submodule computes.
 
-        None where weights or features there lead to the loss another way, too: their gradient is summed in another order then.
+        None where weights or features up to there led to the prediction of that one face another way, too: their gradient is then
+        summed in another order. A way that only training takes, or only the detector's own `objective`, is not seen; there, too,
+        the gradient is right, but for its last digits.
         """
         return None if self._past else Kept(self._shifts, self._buffered, self.leaves[0].device)
 

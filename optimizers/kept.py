@@ -21,6 +21,7 @@ class Kept:
 
     - the module is called again in the pass;
     - it draws random numbers: those of later layers come after them;
+    - a hook writes to it;
     - a buffer changes in the first pass, save BatchNorm's own, which do not enter what it makes of a batch.
 
     Nothing is kept then, nor where gradient checkpointing (or another hook of saved tensors) is at work up to there: in the second
@@ -38,6 +39,7 @@ class Kept:
         self._modules, self._buffered, self._device = list(modules), buffered, device
         self._calls: list[nn.Module] = []
         self._first: tuple[nn.Module, Tensor] | None = None
+        self._version = 0
         self._spoilt = False
 
     @contextmanager
@@ -49,7 +51,11 @@ class Kept:
             for module in self._modules:
                 stack.enter_context(_instead(module, "forward", partial(self._note, module, module.forward)))
             yield
-        if self._first and (self._spoilt or self._buffers() != before or self._calls.count(self._first[0]) > 1):
+        if self._first is None:
+            return
+        module, output = self._first
+        again = self._calls.count(module) > 1 or output._version != self._version or self._buffers() != before
+        if self._spoilt or again:
             self._first = None
 
     @contextmanager
@@ -63,11 +69,12 @@ class Kept:
 
     def _note(self, module: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         self._calls.append(module)
+        if self._first is not None:
+            return forward(*inputs, **named)
         before = self._generators()
         output = forward(*inputs, **named)
-        if self._first is None:
-            self._first = module, output
-            self._spoilt |= self._generators() != before
+        self._first, self._version = (module, output), output._version
+        self._spoilt |= self._generators() != before
         return output
 
     def _watching(self, enter: Callable[[saved_tensors_hooks], None]) -> Callable[[saved_tensors_hooks], None]:
@@ -95,11 +102,11 @@ class Kept:
 def _instead(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """`owner` has another method of that name for the time being; a module's hooks run as ever around its `forward`."""
     own = vars(owner).get(name)
-    setattr(owner, name, function)
     try:
+        setattr(owner, name, function)
         yield
     finally:
-        if own is None:
+        if own is None and name in vars(owner):
             delattr(owner, name)
-        else:
+        elif own is not None:
             setattr(owner, name, own)

@@ -191,7 +191,8 @@ def test_it_computes_again_where_the_step_or_the_rule_asks_for_it() -> None:
 
 @pytest.mark.parametrize("make", [*ONCE.values(), *AGAIN.values(), *OTHERS], ids=[*ONCE, *AGAIN, *map(str, OTHERS)])
 def test_no_bit_differs_from_computing_everything_twice(make: Callable[[], Detector], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert same(result(make(), True, monkeypatch), result(make(), False, monkeypatch))
+    detector = make()
+    assert same(*(result(copy.deepcopy(detector), repeats, monkeypatch) for repeats in (True, False)))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -218,6 +219,16 @@ def test_hooks_of_others_run_in_both_passes(monkeypatch: pytest.MonkeyPatch) -> 
         return detector
 
     assert computed(hooked()) == 1
+    assert same(result(hooked(), True, monkeypatch), result(hooked(), False, monkeypatch))
+
+
+def test_an_output_that_a_hook_writes_to_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hooked() -> Detector:
+        detector = Counting(nn.Softplus())  # whose derivative is of its input
+        detector.first.register_forward_hook(lambda _module, _inputs, output: output.mul_(2))
+        return detector
+
+    assert computed(hooked()) == 2
     assert same(result(hooked(), True, monkeypatch), result(hooked(), False, monkeypatch))
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from benchmark import train as module
 from benchmark.ahead import ahead
 from benchmark.contract import Small
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, without_face
@@ -192,12 +194,18 @@ def test_steps_get_the_augmented_faces_of_their_own_step(tmp_path: Path, preset:
     assert len(seen) == plan.steps - 1
 
 
+def marked(positions: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    """A mask and landmarks that tell whose they are."""
+    own = torch.from_numpy(positions).float()
+    return {"masks": own.view(-1, 1, 1, 1).expand(-1, 1, 2, 2), "landmarks": own.view(-1, 1, 1).expand(-1, 81, 2)}
+
+
 @pytest.mark.parametrize("side", [16, 15])
-@pytest.mark.parametrize("preset", ["none", "flip", "dfb"])
+@pytest.mark.parametrize("preset", ["none", "flip", "light", "dfb", "pim"])
 def test_steps_that_are_made_ready_together_get_the_same_faces(tmp_path: Path, preset: str, side: int) -> None:
     """As on a GPU: three steps at a time, of an epoch of four from the second one on; faces of 15 px would lie unaligned."""
     frames = speed_train.grainy(tmp_path, side, 2, 8)
-    plan = Plan(2, PlainBatches(frames, 7, 0), 1, 0, preset, "fp32", None)
+    plan = Plan(2, PlainBatches(frames, 7, 0, annotate=marked), 1, 0, preset, "fp32", None)
     assert plan.batches.steps == 4  # of 7, 7, 7 and 3 faces
     calls = list(made_ready(plan, 1, torch.device("cpu"), True, 3))
     groups = [call() for call in calls]
@@ -211,7 +219,15 @@ def test_steps_that_are_made_ready_together_get_the_same_faces(tmp_path: Path, p
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert (batch.images.storage_offset() * FLOAT) % ALIGNED == 0
     shared = len({batch.images.untyped_storage().data_ptr() for batch in groups[0]}) == 1
-    assert shared == (preset != "flip" and side == 16)
+    assert shared == (preset not in ("flip", "light") and side == 16)
+
+
+def test_only_so_many_bytes_are_made_ready_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(1, PlainBatches(speed_train.grainy(tmp_path, 16, 2, 8), 4, 0), 1, 0, "none", "fp32", None)
+    step = 4 * 3 * 16 * 16 * FLOAT
+    for bound, views, sizes in ((2 * step, False, [2, 2, 2]), (2 * step, True, [1] * 6), (1, False, [1] * 6)):
+        monkeypatch.setattr(module, "GROUP", bound)
+        assert [len(call()) for call in made_ready(plan, 0, torch.device("cpu"), views, 4)] == sizes
 
 
 def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:

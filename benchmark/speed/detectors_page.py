@@ -34,9 +34,9 @@ eager, with the channels last.
 """
 
 NOTE = """On the CPU one detector was measured at a time, and on one thread the other core was free for the little else that
-went on. The GPU was at hand for minutes: five detectors were measured, in intervals that are wide because these networks wait for
-the host there, and with torch's default kernels; since then this script asks for deterministic ones, as cells do. DeepfakeBench's
-UCF cannot be tested in bf16 on a CPU.
+went on. The GPU was at hand for minutes: seven detectors were measured there, the backbones among them, in intervals that are wide
+because these networks wait for the host. ResNet-34, Xception and EfficientNet-B4 ran with torch's default kernels, the MesoNets
+later with the deterministic ones that cells ask for. DeepfakeBench's UCF cannot be tested in bf16 on a CPU.
 """
 
 DEFAULTS = """So the defaults are:
@@ -44,8 +44,8 @@ DEFAULTS = """So the defaults are:
 - **Channels last**, with which no detector was shown slower on a CPU. Two kinds of layers were by themselves, and
   `detectors/layout.py` computes their gradients otherwise. Side by side with torch's own: BatchNorms of few channels on two threads
   (Meso-4 trained 1.7 times as fast in fp32 and 2.1 times in bf16), and depthwise convolutions of large kernels or with strides in
-  bf16 (EfficientNet-B4 trained 1.5 and ConvNeXt-T 1.3 times as fast). On a GPU MesoInception-4 is scored with the channels first,
-  and then 0.88 and 0.94 times as fast as DeepfakeBench's network.
+  bf16 (EfficientNet-B4 trained 1.5 and ConvNeXt-T 1.3 times as fast). On a GPU both MesoInception-4s are scored with the channels
+  first, which is 1.4 to 1.7 times as fast.
 - **One thread a cell**, so that as many cells run as there are cores.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
