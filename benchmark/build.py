@@ -10,6 +10,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from benchmark.allocator import keep_memory
 from benchmark.config import Cell, ConfigError
 from benchmark.data import CachedImages, FaceFrames, without_face
 from benchmark.diagnostics import Diary, Probe, schedule
@@ -66,6 +67,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     Raises:
         ConfigError: settings that do not fit each other or the store.
     """
+    keep_memory()
     seed_everything(cell.seed)
     p = cell.protocol
     detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(device)

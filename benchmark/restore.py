@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import checkpoint
+from benchmark.allocator import keep_memory
 from benchmark.config import ConfigError
 from benchmark.specs import DetectorSpec
 from detectors import DETECTORS
@@ -51,6 +52,7 @@ def restore(path: Path, device: str = "cpu") -> Restored:
         raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: {str(error).splitlines()[0]}") from error
     # The weights come from the checkpoint; the file or the download that training began with need not be here.
     settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
+    keep_memory()
     try:
         detector: Detector = DETECTORS.build(spec.name, **settings)
     except RegistryError as error:

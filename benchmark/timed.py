@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmark.allocator import keep_memory
 from benchmark.memory import ran_out
 from benchmark.specs import DetectorSpec
 from detectors import DETECTORS
@@ -46,6 +47,7 @@ def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_F
         RegistryError: an unknown name or setting.
     """
     settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
+    keep_memory()  # as a cell does
     detector = DETECTORS.build(spec.name, **settings).to(device)
     channels_last(detector)
     side = getattr(detector, "size", None)

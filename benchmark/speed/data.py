@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benchmark.allocator import keep_memory
 from benchmark.data import CachedImages, FaceFrames, resize
 from benchmark.examples import names
 from benchmark.presets import augment_examples
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3, help="times through the faces")
     args = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with FaceStore(args.store) as store, tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.allocator import keep_memory
 from benchmark.cli.options import check_device
 from benchmark.config import ConfigError
 from benchmark.provenance import cpu
@@ -211,6 +212,7 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> None:
     if options.batch < 2 or options.batch % 2:
         raise ConfigError(f"--batch is {options.batch}, but UCF learns from pairs; take an even number of faces")
+    keep_memory()
     seed_everything(0)  # with the kernels that cells ask for
     for device in options.device or ():
         check_device(device)

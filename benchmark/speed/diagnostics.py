@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 
+from benchmark.allocator import keep_memory
 from benchmark.diagnostics import Probe, schedule
 from benchmark.objective import BatchObjective
 from detectors import DETECTORS
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(args.threads)
     settings = {key: value for key, value in (("size", args.size), ("weights", "none")) if value is not None}
     settings = {key: value for key, value in settings.items() if key in DETECTORS.settings(args.detector)}

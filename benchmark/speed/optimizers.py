@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from benchmark.allocator import keep_memory
 from benchmark.cli.console import console, progress
 from benchmark.cli.options import check_device
 from benchmark.config import ConfigError
@@ -167,6 +168,7 @@ def main() -> None:
         parser.error("--repeats and --domains must be at least 1, and --batch a multiple of --domains of at least twice as many")
     if given.threads:
         torch.set_num_threads(given.threads)
+    keep_memory()
     seed_everything(0)
     peers = {f"sam of {path.stem}": _sam_of(path) for path in given.peer}
     looks = (given.repeats,) if given.repeats else LOOKS

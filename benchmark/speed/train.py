@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from benchmark.allocator import keep_memory
 from benchmark.cli.options import check_device
 from benchmark.config import ConfigError
 from benchmark.data import REAL, BalancedBatches, FaceFrames
@@ -171,6 +172,7 @@ def main() -> None:
             f"--steps is {args.steps}: blocks of at least {args.domains - 1} hold enough real faces for {args.domains} domains"
         )
     torch.set_num_threads(args.threads)
+    keep_memory()
     seed_everything(0)  # with the kernels that cells ask for
     cv2.setNumThreads(1)
     how = f"{args.optimizer}, batch {args.batch_size} of {args.domains} domains, {args.augment}, {args.precision}"
