@@ -87,7 +87,7 @@ def cells(done: Measured, row: Row) -> list[str]:
 def beyond(measured: Measurement, row: Row) -> tuple[int, int, float]:
     """Launches beyond the bare passes; waits, and peak memory in copies of the weights, beyond the ideal."""
     step, ideal, bare = row.counts
-    launches = (step.launches - bare.launches).total()  # name by name: what later passes save (BatchNorm's counters) is no credit
+    launches = (step.launches - bare.launches).total()  # by name: what later passes save is no credit
     return launches, step.waits - ideal.waits, round((step.peak - ideal.peak) / measured.bytes, 2)
 
 
