@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """Parameters of glibc's `mallopt`, as its malloc.h numbers them."""
 
 KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 64 * 2**20}
-"""No tensor gets a mapping of its own, nothing that is freed goes back to the system, and more comes 64 MiB at a time."""
+"""No block gets a mapping of its own, nothing that is freed goes back to the system, and more comes 64 MiB at a time. (What threads
+other than the first take in one block above 64 MiB is mapped all the same.)"""
 
 
 @functools.cache
 def keep_memory() -> bool:
-    """Ask the C library to keep what is freed for the next step; whether it does.
+    """Ask the C library to keep what is freed for the next step; whether it agreed.
 
     Each step takes and frees tensors of the same sizes. glibc gives large ones back to the system at once, and gets them anew page
     by page, each filled with zeros first; `benchmark.speed.allocator` measures what that costs. No number changes. The process
-    holds the most that it ever needed until it ends, and some gaps beside (2 % of a step of Xception or EfficientNet-B4, a quarter
-    of one of Meso-4).
+    holds the most that it ever needed, and some gaps beside, until `give_back` or its end.
 
-    Other C libraries have no such switch, and are left as they are.
+    Other C libraries have no such switch, and are left as they are. Where another allocator stands in glibc's place (preloaded, or
+    torch's own mimalloc on some platforms), this does nothing.
     """
+    mallopt = _of_libc("mallopt")
+    return mallopt is not None and all(mallopt(parameter, value) for parameter, value in KEEP.items())
+
+
+def give_back() -> None:
+    """Give the system what is free, between two cells of one process: the next may need less."""
+    trim = _of_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # musl and macOS have none; Windows has no such library
-        return False
-    told = [mallopt(parameter, value) for parameter, value in KEEP.items()]
-    return all(told)
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # musl and macOS have neither function; Windows has no such library
+        return None
+    return function

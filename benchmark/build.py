@@ -67,7 +67,8 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     Raises:
         ConfigError: settings that do not fit each other or the store.
     """
-    keep_memory()
+    if torch.device(device).type == "cpu":
+        keep_memory()
     seed_everything(cell.seed)
     p = cell.protocol
     detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(device)

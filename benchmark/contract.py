@@ -58,8 +58,8 @@ def check_detector(name: str, settings: dict[str, Any], compiled: str | None = N
 
 
 def pushed_by_zero(detector: Detector) -> Iterator[str]:
-    """Features pushed by zero give the loss and the gradient of every weight to the bit; so does PIM, whose second pass goes on
-    from what the first one kept."""
+    """Features pushed by zero give the loss and the gradient of every weight to the bit; so does PIM, but for the last digits of
+    detectors whose training leads past the first shallow module, though its second pass goes on from what the first one kept."""
     if not detector.shallow:
         raise Skipped("the detector names no shallow modules, so PIM and DualFlat refuse it")
     shift = FeatureShift(detector, detector.shallow)
@@ -87,12 +87,19 @@ def pushed_by_zero(detector: Detector) -> Iterator[str]:
         yield f"the loss is {float(pushed)!r} where it is {float(plain)!r} without a push"
     if not all(map(_same, slope, slope_pushed)):
         yield "a gradient is another one"
-    elif not all(map(_same, slope, map(by_pim.get, weights))):
+    if not all(map(_alike, slope, map(by_pim.get, weights))):
         yield "PIM's gradient is another one: its second pass does not compute what the first did up to the first shallow module"
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
     return one is other is None or (one is not None and other is not None and torch.equal(one, other))
+
+
+def _alike(one: Tensor | None, other: Tensor | None) -> bool:
+    """But for the order of sums: a thousandth of the largest entry."""
+    if one is None or other is None:
+        return one is other
+    return float((one - other).abs().max()) <= 1e-3 * float(one.abs().max())
 
 
 def under(rule: str, detector: Detector) -> Iterator[str]:

@@ -129,7 +129,7 @@ class FaceFrames:
     def _index(self) -> NDArray[np.int64]:
         index = self.rows["index"].to_numpy(np.int64)
         if len(index) and not 0 <= index.min() <= index.max() < len(self.images):
-            raise IndexError(f"rows name images up to {index.max()}, of {len(self.images)}")
+            raise IndexError(f"rows name images {index.min()} to {index.max()}, and there are {len(self.images)}")
         return index
 
     def pixels(self, positions: NDArray[np.int64]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from benchmark.config import ConfigError, Protocol
 from benchmark.objective import BatchObjective
 from benchmark.train import TOGETHER, Plan, augmented, faces_of_steps, fit_together, micro_batches
-from detectors.base import Detector
+from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
 
 CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory")
@@ -84,14 +84,18 @@ def largest_that_fits(detector: Detector, optimizer: Optimizer, plan: Plan, size
     return None
 
 
+def steps_beside(plan: Plan, faces: Batch, views: bool) -> int:
+    """Of how many other steps the faces lie on a GPU while one trains: the rest of its group, and the next group."""
+    return 2 * min(TOGETHER, fit_together(faces, views), plan.batches.steps) - 1
+
+
 def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: int) -> None:
     device = next(detector.parameters()).device
     with closing(faces_of_steps(plan, 0)) as read:
         faces, examples = next(read)
     views = "views" in detector.needs
     whole = augmented(faces.to(device), plan, 0, 0, views, examples)
-    # Beside them lie, in training on a GPU, the other steps of the group that trains and those of the next.
-    others = 2 * min(TOGETHER, fit_together(faces, views)) - 1 if device.type == "cuda" else 0
+    others = steps_beside(plan, faces, views) if device.type == "cuda" else 0
     beside = [torch.empty_like(images) for images in (whole.images, whole.views) if images is not None for _ in range(others)]
     parts = micro_batches(whole, size, "pairs" in detector.needs)
     optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from benchmark.allocator import give_back
 from benchmark.config import Cell
 from benchmark.launch import ATTEMPTS, BUSY, MISTAKES, STOPPED, Event, Job
 
@@ -226,4 +227,6 @@ def run_one(
             return sentence
         (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return f"{type(error).__name__}: {error} (see {cell.id}/traceback.txt)"
+    finally:
+        give_back()
     return ""

@@ -87,7 +87,7 @@ class FeatureShift:
     def kept(self) -> Kept | None:
         """Lets two passes over the same faces, the first by the leaves alone, share what the first pushed submodule computes.
 
-        None where weights or features up to there led to the prediction of that one face another way, too: their gradient is then
+        None where weights or features up to there lead to the prediction of one face another way, too: their gradient is then
         summed in another order. A way that only training takes, or only the detector's own `objective`, is not seen; there, too,
         the gradient is right, but for its last digits.
         """

@@ -73,8 +73,9 @@ class Kept:
             return forward(*inputs, **named)
         before = self._generators()
         output = forward(*inputs, **named)
-        self._first, self._version = (module, output), output._version
-        self._spoilt |= self._generators() != before
+        if isinstance(output, Tensor):
+            self._first, self._version = (module, output), output._version
+        self._spoilt |= self._generators() != before or not isinstance(output, Tensor)
         return output
 
     def _watching(self, enter: Callable[[saved_tensors_hooks], None]) -> Callable[[saved_tensors_hooks], None]:

@@ -125,3 +125,12 @@ def test_augmentation_keeps_shape_and_range_and_repeats(preset: str) -> None:
     else:
         assert not torch.equal(first, augment(preset, images, seed=1, epoch=2, step=4))
         assert not torch.equal(first, augment(preset, images, seed=2, epoch=2, step=3))
+
+
+def test_rows_beyond_the_images_are_refused(data: Path) -> None:
+    with FaceStore(data / "stores" / "mini-b") as store:
+        images = CachedImages(store, 32).images
+        rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
+    frames = FaceFrames(rows.assign(index=rows["index"] + 1), (), images)
+    with pytest.raises(IndexError, match=f"rows name images 1 to {len(images)}, and there are {len(images)}"):
+        frames.levels(np.array([0]))

@@ -21,6 +21,7 @@ from benchmark.ahead import ahead
 from benchmark.contract import Small
 from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, without_face
 from benchmark.evaluate import EvaluationSet, score
+from benchmark.memory import steps_beside
 from benchmark.plain_batches import PlainBatches
 from benchmark.scoring import score_sets
 from benchmark.speed import data as speed_data
@@ -254,3 +255,13 @@ def test_a_median_has_the_interval_of_the_sign_test() -> None:
         found = median(generator.exponential(size=9).tolist())
         inside += found.low <= np.log(2) <= found.high
     assert inside / 400 > 0.94  # 2 x 10 / 512 fall outside
+
+
+def test_so_many_other_steps_lie_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as memory is asked for when it is tried what fits: the rest of a group of four, and another; fewer in short epochs."""
+    frames = speed_train.grainy(tmp_path, 16, 2, 8)
+    for batch, others in ((2, 7), (8, 5), (24, 1)):
+        plan = Plan(1, PlainBatches(frames, batch, 0), 1, 0, "none", "fp32", None)
+        assert steps_beside(plan, plan.batches.batch(plan.batches.epoch(0)[0]), False) == others
+    monkeypatch.setattr(module, "GROUP", 1)
+    assert steps_beside(plan, plan.batches.batch(plan.batches.epoch(0)[0]), False) == 1

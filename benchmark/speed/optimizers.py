@@ -176,9 +176,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in given.detectors:
         size = given.size or (SIZE if on_gpu else SIZES.get(name, 128))
-        whole, small = Measurement(name, given.optimizers, given.batch, size, given.domains, device, peers), None
+        whole = small = None
         stopped = False
         try:
+            whole = Measurement(name, given.optimizers, given.batch, size, given.domains, device, peers)
             if not whole.whole:
                 with_target = [method for method in given.optimizers if method in LIMITS[REAL]]
                 small = Measurement(name, with_target, 2 * given.domains, 64, given.domains, device)
@@ -187,6 +188,8 @@ def main() -> None:
             measure(whole, looks, given.minutes)
         except KeyboardInterrupt:
             stopped = True
+        if whole is None:
+            sys.exit(f"Stopped before {name} was measured.")
         done.append(Measured(whole, small))
         table = Table(*COLUMNS, title=title(done[-1]))
         for row in whole.rows:
