@@ -150,7 +150,7 @@ class MesoInception4(MesoNet):
     )
     shallow = ("block1",)
     dfb = "dfb-mesoinception4"
-    scores_channels_first_on_gpu = True  # few channels: 1.4 to 1.7 times as fast on an H100 (docs/detectors_speed.md)
+    scores_channels_first_on_gpu = True  # few channels: 1.7 times as fast on an H100 (docs/detectors_speed.md)
 
     def __init__(self, size: int = 256, weights: str | Path = "none") -> None:
         super().__init__(size)

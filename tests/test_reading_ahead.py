@@ -258,7 +258,7 @@ def test_a_median_has_the_interval_of_the_sign_test() -> None:
 
 
 def test_so_many_other_steps_lie_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as memory is asked for when it is tried what fits: the rest of a group of four, and another; fewer in short epochs."""
+    """For as many is memory taken when it is tried what fits: the rest of a group of four, and another; fewer in short epochs."""
     frames = speed_train.grainy(tmp_path, 16, 2, 8)
     for batch, others in ((2, 7), (8, 5), (24, 1)):
         plan = Plan(1, PlainBatches(frames, batch, 0), 1, 0, "none", "fp32", None)

@@ -45,7 +45,7 @@ DEFAULTS = """So the defaults are:
   `detectors/layout.py` computes their gradients otherwise. Side by side with torch's own: BatchNorms of few channels on two threads
   (Meso-4 trained 1.7 times as fast in fp32 and 2.1 times in bf16), and depthwise convolutions of large kernels or with strides in
   bf16 (EfficientNet-B4 trained 1.5 and ConvNeXt-T 1.3 times as fast). On a GPU both MesoInception-4s are scored with the channels
-  first, which is 1.4 to 1.7 times as fast.
+  first, which is 1.7 times as fast in fp32.
 - **One thread a cell**, so that as many cells run as there are cores.
 - **fp32.** bf16 is faster on this CPU, which multiplies in it, but its numbers are others: `protocol.precision` asks for it.
 - **No torch.compile in cells.** What it compiles cannot be differentiated twice ("does not currently support double backward"),
