@@ -37,6 +37,10 @@ NOTE = """On the CPU one detector was measured at a time, and on one thread the 
 went on. The GPU was at hand for minutes: seven detectors were measured there, the backbones among them, in intervals that are wide
 because these networks wait for the host. ResNet-34, Xception and EfficientNet-B4 ran with torch's default kernels, the MesoNets
 later with the deterministic ones that cells ask for. DeepfakeBench's UCF cannot be tested in bf16 on a CPU.
+
+On the CPU the four MesoNets were measured with freed memory kept, as cells keep it now (`benchmark/allocator.py`); the others
+before that, when each large tensor was taken from the system anew. That made rates of small networks depend on what had run
+before: without it, MesoInception-4's inference came out between 0.90 and 1.62 of DeepfakeBench's, and with it at 1.29.
 """
 
 DEFAULTS = """So the defaults are:
