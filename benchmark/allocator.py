@@ -20,7 +20,7 @@ def keep_memory() -> bool:
 
     Each step takes and frees tensors of the same sizes. glibc gives large ones back to the system at once, and gets them anew page
     by page, each filled with zeros first; `benchmark.speed.allocator` measures what that costs. No number changes. The process
-    holds the most that it ever needed, and some gaps beside, until `give_back` or its end.
+    holds the most that it ever needed, with gaps some hundredths (Meso-4: a tenth to a quarter) more, until `give_back` or its end.
 
     Other C libraries have no such switch, and are left as they are. Where another allocator stands in glibc's place (preloaded, or
     torch's own mimalloc on some platforms), this does nothing.
