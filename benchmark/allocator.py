@@ -15,8 +15,8 @@ other than the first take in one block above 64 MiB is mapped all the same.)"""
 
 
 @functools.cache
-def keep_memory() -> bool:
-    """Ask the C library to keep what is freed for the next step; whether it agreed.
+def keep_memory(device: str = "cpu") -> bool:
+    """Ask the C library to keep what is freed for the next step, where a CPU computes it; whether it agreed.
 
     Each step takes and frees tensors of the same sizes. glibc gives large ones back to the system at once, and gets them anew page
     by page, each filled with zeros first; `benchmark.speed.allocator` measures what that costs. No number changes. The process
@@ -25,7 +25,7 @@ def keep_memory() -> bool:
     Other C libraries have no such switch, and are left as they are. Where another allocator stands in glibc's place (preloaded, or
     torch's own mimalloc on some platforms), this does nothing.
     """
-    mallopt = _of_libc("mallopt")
+    mallopt = _of_libc("mallopt") if device == "cpu" else None
     return mallopt is not None and all(mallopt(parameter, value) for parameter, value in KEEP.items())
 
 

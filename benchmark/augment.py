@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -17,36 +16,31 @@ from benchmark.levels import as_floats
 from benchmark.presets import BY_EXAMPLE, augment_examples
 from benchmark.seeding import stream
 
-Augmentation = Callable[[Tensor, Callable[[], np.random.Generator]], Tensor]
-"""(N, 3, H, W) in [0, 1] and what makes the generator of this step -> the same shape and range."""
+Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
+"""(N, 3, H, W) in [0, 1] and the generator of this step -> the same shape and range."""
 
 
-def none(images: Tensor, generator: Callable[[], np.random.Generator]) -> Tensor:
+def none(images: Tensor, generator: np.random.Generator) -> Tensor:
     """The faces as they are."""
     return images
 
 
-def flip(images: Tensor, generator: Callable[[], np.random.Generator]) -> Tensor:
+def flip(images: Tensor, generator: np.random.Generator) -> Tensor:
     """Each face mirrored left to right with probability 1/2."""
-    return _flipped(images, generator())
-
-
-def _flipped(images: Tensor, generator: np.random.Generator) -> Tensor:
     mirrored = torch.from_numpy(generator.random(len(images)) < 0.5).to(images.device)
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
 
-def light(images: Tensor, generator: Callable[[], np.random.Generator]) -> Tensor:
+def light(images: Tensor, generator: np.random.Generator) -> Tensor:
     """Flip, shift by up to 4 % of the side (edges repeated), brightness +-0.1, contrast x 0.9 to 1.1 about the image's mean."""
     n, side = len(images), images.shape[-1]
-    draw = generator()
-    images = _flipped(images, draw)
+    images = flip(images, generator)
     reach = max(1, round(0.04 * side))
-    offsets = draw.integers(0, 2 * reach + 1, size=(n, 2))
+    offsets = generator.integers(0, 2 * reach + 1, size=(n, 2))
     padded = torch.nn.functional.pad(images, (reach,) * 4, mode="replicate")
     images = torch.stack([p[:, dy : dy + side, dx : dx + side] for p, (dy, dx) in zip(padded, offsets, strict=True)])
-    brightness = torch.from_numpy(draw.uniform(-0.1, 0.1, n)).to(images).view(-1, 1, 1, 1)
-    contrast = torch.from_numpy(draw.uniform(0.9, 1.1, n)).to(images).view(-1, 1, 1, 1)
+    brightness = torch.from_numpy(generator.uniform(-0.1, 0.1, n)).to(images).view(-1, 1, 1, 1)
+    contrast = torch.from_numpy(generator.uniform(0.9, 1.1, n)).to(images).view(-1, 1, 1, 1)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
 
@@ -77,4 +71,4 @@ def augment(
         if examples is None:
             raise ValueError(f"augmentation '{preset}' is drawn face by face and needs to know which faces these are")
         return augment_examples(preset, images, seed, epoch, examples, draws)
-    return PRESETS[preset](as_floats(images), partial(stream, draws, seed, epoch, step))
+    return PRESETS[preset](as_floats(images), stream(draws, seed, epoch, step))

@@ -67,8 +67,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     Raises:
         ConfigError: settings that do not fit each other or the store.
     """
-    if torch.device(device).type == "cpu":
-        keep_memory()
+    keep_memory(device)
     seed_everything(cell.seed)
     p = cell.protocol
     detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(device)

@@ -99,4 +99,4 @@ def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: i
     beside = [torch.empty_like(images) for images in (whole.images, whole.views) if images is not None for _ in range(others)]
     parts = micro_batches(whole, size, "pairs" in detector.needs)
     optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))
-    del beside
+    del beside  # held until here

@@ -52,8 +52,7 @@ def restore(path: Path, device: str = "cpu") -> Restored:
         raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: {str(error).splitlines()[0]}") from error
     # The weights come from the checkpoint; the file or the download that training began with need not be here.
     settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
-    if device == "cpu":
-        keep_memory()
+    keep_memory(device)
     try:
         detector: Detector = DETECTORS.build(spec.name, **settings)
     except RegistryError as error:

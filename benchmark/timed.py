@@ -47,8 +47,7 @@ def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_F
         RegistryError: an unknown name or setting.
     """
     settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
-    if device == "cpu":
-        keep_memory()  # as a cell does
+    keep_memory(device)  # as a cell does
     detector = DETECTORS.build(spec.name, **settings).to(device)
     channels_last(detector)
     side = getattr(detector, "size", None)

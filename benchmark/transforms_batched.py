@@ -147,11 +147,12 @@ def compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
             back[row] = transforms.compressed(faces[row], qualities[row])
 
     # A task for each thread and not for each face: what Python does for a task makes the thread that trains wait for its lock.
-    for _ in _compressors(threads).map(compress, range(threads)):
+    for _ in _compressors().map(compress, range(threads)):
         pass
     return result.to(images.device, non_blocking=True).permute(0, 3, 1, 2)
 
 
+@functools.cache
 def _threads() -> int:
     """As many threads as this process has cores, shared with the processes of other GPUs, and no more than eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -159,9 +160,9 @@ def _threads() -> int:
 
 
 @functools.cache
-def _compressors(threads: int) -> ThreadPoolExecutor:
+def _compressors() -> ThreadPoolExecutor:
     """They run side by side: OpenCV lets go of Python's lock, and a face knows nothing of its neighbours."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="jpeg")
+    return ThreadPoolExecutor(_threads(), thread_name_prefix="jpeg")
 
 
 def _column(values: Sequence[float], images: Tensor) -> Tensor:

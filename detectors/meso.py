@@ -187,17 +187,22 @@ class _Inception(nn.Module):
         """(N, C, H, W) -> (N, sum of the outputs, H, W)."""
         if x.device.type == "cuda" and not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda")):
             return self._scored(x)
-        beside: list[Any] = [self.plain, *self.reduce]
+        beside = self._beside
         maps = F.conv2d(x, torch.cat([conv.weight for conv in beside]), torch.cat([conv.bias for conv in beside]))
         plain, *ways = _parts(maps, [conv.out_channels for conv in beside], in_place=maps.device.type == "cpu")
         return torch.cat([plain, *(after(way) for way, after in zip(ways, self.dilated, strict=True))], dim=1).relu_()
+
+    @property
+    def _beside(self) -> list[Any]:
+        """The 1 x 1 convolutions, in the order of their outputs."""
+        return [self.plain, *self.reduce]
 
     def _scored(self, x: Tensor) -> Tensor:
         """The same for evaluation, in 1.09 times the images per second on an H100 (fp32, channels first).
 
         Biases are added where a part is written anyway: where it comes to lie on its own, and in its place of the result.
         """
-        beside: list[Any] = [self.plain, *self.reduce]
+        beside = self._beside
         maps = F.conv2d(x, torch.cat([conv.weight for conv in beside]))
         result, sizes = torch.empty_like(maps), [conv.out_channels for conv in beside]
         (plain, *ways), (first, *places) = maps.split(sizes, dim=1), result.split(sizes, dim=1)

@@ -65,8 +65,8 @@ def test_other_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -
 
 def test_cells_and_what_scores_checkpoints_keep_it(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(build, "keep_memory", lambda: asked.append("cell"))
-    monkeypatch.setattr(restore, "keep_memory", lambda: asked.append("scoring"))
+    monkeypatch.setattr(build, "keep_memory", lambda device: asked.append("cell"))
+    monkeypatch.setattr(restore, "keep_memory", lambda device: asked.append("scoring"))
     run_cell(cell(protocol={"epochs": 1, "batch_size": 8}), tmp_path / "cell", data)
     assert asked == ["cell"]
     restore.restore(tmp_path / "cell" / "checkpoint.pt")

@@ -22,6 +22,7 @@ from benchmark.allocator import keep_memory
 from benchmark.objective import BatchObjective
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
+from benchmark.speed.detectors import DEFAULT
 from benchmark.speed.ideals import BATCH, SIZE, faces
 from benchmark.speed.paired import median
 from detectors import DETECTORS
@@ -29,8 +30,6 @@ from detectors.layout import channels_last
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
-
-DEFAULT = ("meso4", "resnet34", "xception", "efficientnet_b4")
 
 
 @dataclass(frozen=True)
