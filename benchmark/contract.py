@@ -66,7 +66,7 @@ def pushed_by_zero(detector: Detector) -> Iterator[str]:
     batch = faces(detector.size).only(torch.arange(4))
     weights = [p for p in detector.parameters() if p.requires_grad]
     found = []
-    for zero in (None, Vector({leaf: torch.zeros_like(leaf) for leaf in shift.leaves})):
+    for zero in (None, Vector({shift.leaf: torch.zeros_like(shift.leaf)})):
         state = copy.deepcopy(detector.state_dict())
         torch.manual_seed(1)
         detector.train()

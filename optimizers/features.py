@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -35,9 +34,9 @@ def push(features: Tensor, d_mu: Tensor, d_sigma: Tensor) -> Tensor:
 class FeatureShift:
     """Where a detector's channel statistics can be pushed: d_mu and d_sigma of each named submodule, all zero.
 
-    The shifts are leaf tensors that a gradient can be taken with respect to, and a `Vector` over them pushes the features as a
-    `Vector` over the parameters moves the weights; the two compose. Hooks exist only inside `pushed`, so inference, checkpoints
-    and copies of the detector never meet one.
+    The shifts lie side by side in one leaf tensor that a gradient can be taken with respect to, and a `Vector` over it pushes the
+    features as a `Vector` over the parameters moves the weights; the two compose. Hooks exist only inside `pushed`, so inference,
+    checkpoints and copies of the detector never meet one.
 
     A submodule that is called several times in a forward pass is pushed by the same shift each time, and the shift's gradient is
     the sum over the calls: it has one (d_mu, d_sigma), as it has one set of weights. A submodule that two names lead to counts
@@ -63,58 +62,69 @@ class FeatureShift:
                 raise RegistryError(f"the detector {kind} lists '{name}' in `shallow`, which is no submodule of it") from error
         self._modules = modules
         example = next(p for p in detector.parameters() if p.is_floating_point())
-        self._shifts: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._widths: list[int] = []
         shapes, self._past = _tried(detector, list(modules), example)
-        for (module, name), shape in zip(modules.items(), shapes, strict=True):
+        for name, shape in zip(modules.values(), shapes, strict=True):
             if shape is None:
                 raise RegistryError(f"the detector {kind} lists '{name}' in `shallow`, but its forward pass does not call it")
             if len(shape) != 4:
                 raise RegistryError(f"'{name}' in `shallow` of the detector {kind} gives {shape or 'no tensor'}, not (N, C, H, W)")
-            zeros = [torch.zeros(shape[1], dtype=example.dtype, device=example.device, requires_grad=True) for _ in range(2)]
-            self._shifts[module] = (zeros[0], zeros[1])
+            self._widths.append(shape[1])
+        self._leaf = torch.zeros(2, sum(self._widths), dtype=example.dtype, device=example.device, requires_grad=True)
         self._buffered = [m for m in detector.modules() if m._buffers and not isinstance(m, _BatchNorm)]
 
     @property
-    def leaves(self) -> list[Tensor]:
-        """d_mu and d_sigma, (C,) each, of every submodule in turn."""
-        return list(itertools.chain.from_iterable(self._shifts.values()))
+    def leaf(self) -> Tensor:
+        """d_mu and d_sigma, (2, C), where C counts the channels of every submodule in turn."""
+        return self._leaf
+
+    def parts(self, shift: Tensor) -> dict[str, Tensor]:
+        """What of a tensor like the leaf is about each submodule, (2, its channels), by the submodule's name."""
+        return dict(zip(self._modules.values(), shift.split(self._widths, dim=1), strict=True))
 
     def shares(self, slope: Vector) -> dict[str, Tensor]:
-        """Each submodule's share of the squared norm of a vector over the leaves, by the submodule's name."""
+        """Each submodule's share of the squared norm of a vector over the leaf, by the submodule's name."""
         whole = slope.norm() + TINY
-        return {name: (slope.only(self._shifts[module]).norm() / whole).square() for module, name in self._modules.items()}
+        parts = self.parts(slope.parts[self._leaf])
+        return {name: (torch.linalg.vector_norm(part) / whole).square() for name, part in parts.items()}
 
     def kept(self) -> Kept | None:
-        """Lets two passes over the same faces, the first by the leaves alone, share what the first pushed submodule computes.
+        """Lets two passes over the same faces, the first by the leaf alone, share what the first pushed submodule computes.
 
         None where weights or features up to there lead to the prediction of one face another way, too: their gradient is then
         summed in another order. A way that only training takes, or only the detector's own `objective`, is not seen; there, too,
         the gradient is right, but for its last digits.
         """
-        return None if self._past else Kept(self._shifts, self._buffered, self.leaves[0].device)
+        return None if self._past else Kept(self._modules, self._buffered, self._leaf.device)
 
     @contextmanager
-    def pushed(self, at: Vector | None = None, kept: Kept | None = None) -> Iterator[None]:
-        """Passes in here see the features pushed by `at`, or by the leaves themselves: by zero, differentiably (once).
+    def pushed(self, at: Vector | None = None, length: float | None = None, kept: Kept | None = None) -> Iterator[None]:
+        """Passes in here see the features pushed by `at`, or by the leaf itself: by zero, differentiably (once).
 
-        With `kept` there is one pass, and the one by `at` takes from the one by the leaves what it may.
+        Args:
+            at: a vector over the leaf.
+            length: push by length at / ||at|| instead.
+            kept: there is one pass, and the one by `at` takes from the one by the leaf what it may.
         """
         with ExitStack() as stack:
             if kept is not None:
                 stack.enter_context(kept.noted() if at is None else kept.taken())
-            for module, function in zip(self._shifts, self._watching() if at is None else self._pushing(at), strict=True):
+            functions = self._watching() if at is None else self._pushing(at, length)
+            for module, function in zip(self._modules, functions, strict=True):
                 handle = module.register_forward_hook(lambda _module, _inputs, output, function=function: function(output))
                 stack.callback(handle.remove)
             yield
 
     def _watching(self) -> list[Callable[[Tensor], Tensor]]:
         seen: Seen = []
-        return [partial(watch, token=token, seen=seen, number=i) for i, token in enumerate(gate(seen, self.leaves))]
+        tokens = gate(seen, self._widths, self._leaf)
+        return [partial(watch, token=token, seen=seen, number=number) for number, token in enumerate(tokens)]
 
-    def _pushing(self, at: Vector) -> list[Callable[[Tensor], Tensor]]:
-        leaves = [leaf.detach() for leaf in self.leaves]
-        away = torch._foreach_sub(leaves, [at.parts.get(leaf, leaf).detach() for leaf in self.leaves])  # 0 - d
-        return [partial(subtract, mu=mu, sigma=sigma) for mu, sigma in zip(away[::2], away[1::2], strict=True)]
+    def _pushing(self, at: Vector, length: float | None) -> list[Callable[[Tensor], Tensor]]:
+        zero = self._leaf.detach()
+        d = at.parts.get(self._leaf, zero).detach()
+        away = zero - d if length is None else torch.addcdiv(zero, d, at.norm() + TINY, value=-length)  # 0 - length d / ||d||
+        return [partial(subtract, mu=mu, sigma=sigma) for mu, sigma in (part.unbind() for part in away.split(self._widths, dim=1))]
 
 
 def check_named(kind: str, names: object) -> None:

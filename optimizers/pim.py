@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from optimizers.base import Objective, Rule
 from optimizers.features import FeatureShift, check_named
 from optimizers.kept import Kept
 from optimizers.registry import RegistryError
-from optimizers.vector import TINY, Vector
+from optimizers.vector import TINY, Vector, measure, weighted
 
 
 @dataclass
@@ -51,12 +52,12 @@ class _Pushing(Rule):
 
         g is left out (zero) where no equation needs it. Where one does, nothing is kept: its backward pass frees the graph.
         """
-        leaves = self.features.leaves
+        leaf = [self.features.leaf]
         kept = None if weights or not getattr(objective, "repeats", False) else self.features.kept()
         with self.features.pushed(kept=kept):
-            both = objective.gradient(wrt=[*self._weights, *leaves] if weights else leaves)
-        self._slope = both.only(leaves)
-        return both.without(leaves), self._slope, kept
+            both = objective.gradient(wrt=[*self._weights, *leaf] if weights else leaf)
+        self._slope = both.only(leaf)
+        return both.without(leaf), self._slope, kept
 
     def _of_delta(self, r: float) -> dict[str, Tensor]:
         """Computed when somebody asks, from the slope by the last step's features, so that a step pays nothing for it.
@@ -99,9 +100,9 @@ class PIM(_Pushing):
     def gradient(self, objective: Objective) -> Vector:
         """Algorithm 1 of the paper."""
         g, d, kept = self._first_pass(objective, weights=self.alpha != 1)
-        with self.features.pushed(self.r / (d.norm() + TINY) * d, kept):
+        with self.features.pushed(d, length=self.r, kept=kept):
             pushed = objective.gradient()
-        return ((1 - self.alpha) * g.spent()).plus(pushed.spent(), times=self.alpha)
+        return weighted((1 - self.alpha, g.spent()), (self.alpha, pushed.spent()))
 
 
 @dataclass
@@ -138,9 +139,14 @@ class DualFlat(_Pushing):
     def gradient(self, objective: Objective) -> Vector:
         """Equation 14 of the paper."""
         g, d, _ = self._first_pass(objective, weights=True)
-        with self.features.pushed(self.r / (d.norm() + TINY) * d):
+        measure(g, d)
+        with self.features.pushed(d, length=self.r):
             pushed = objective.gradient()
-        e = self.rho / (g.norm() + TINY) * g
+        e = (g if self._rest else g.spent()).of_length(self.rho)
         moved = objective.gradient(at=e.spent())
-        mixed = ((1 - self.alpha - self.beta) * g.spent()).plus(pushed.spent(), times=self.alpha)
-        return mixed.spent().plus(moved.spent(), times=self.beta)
+        return weighted((self._rest, g), (self.alpha, pushed.spent()), (self.beta, moved.spent()))
+
+    @property
+    def _rest(self) -> float:
+        """1 - alpha - beta, the share of the plain loss; 0 where rounding alone keeps it from that."""
+        return 0.0 if math.isclose(self.alpha + self.beta, 1) else 1 - self.alpha - self.beta

@@ -32,9 +32,15 @@ def subtract(features: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
     return less
 
 
-def gate(seen: Seen, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """A token for `watch` from each submodule's zero d_mu and d_sigma; the gradient by these passes through it, once."""
-    tokens: tuple[Tensor, ...] = _Gate.apply(seen, *leaves)
+def gate(seen: Seen, widths: Sequence[int], leaf: Tensor) -> tuple[Tensor, ...]:
+    """A token for `watch` for each submodule, from their zero d_mu and d_sigma; the gradient by these passes through it, once.
+
+    Args:
+        seen: where `watch` notes what it sees.
+        widths: channels of each submodule.
+        leaf: (2, sum of widths), d_mu and d_sigma.
+    """
+    tokens: tuple[Tensor, ...] = _Gate.apply(seen, widths, leaf)
     return tokens
 
 
@@ -88,41 +94,41 @@ class _Gate(torch.autograd.Function):
     """Autograd comes here when every `_Watch` has been passed, so the slopes by all shifts are computed together."""
 
     @staticmethod
-    def forward(ctx: Any, seen: Seen, *leaves: Tensor) -> tuple[Tensor, ...]:
-        ctx.seen, ctx.count, ctx.dtype = seen, len(leaves), leaves[0].dtype
+    def forward(ctx: Any, seen: Seen, widths: Sequence[int], leaf: Tensor) -> tuple[Tensor, ...]:
+        ctx.seen, ctx.widths, ctx.dtype = seen, widths, leaf.dtype
         ctx.set_materialize_grads(False)
-        return tuple(torch.empty(0, dtype=leaf.dtype, device=leaf.device) for leaf in leaves[::2])
+        return tuple(torch.empty(0, dtype=leaf.dtype, device=leaf.device) for _ in widths)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *_tokens: None) -> tuple[Tensor | None, ...]:
-        found: list[Tensor | None] = [None] * ctx.count
-        for (number, _, _), slopes in zip(ctx.seen, _slopes(ctx.seen, ctx.dtype), strict=True):
-            for place, slope in enumerate(slopes, 2 * number):
-                known = found[place]
-                found[place] = slope if known is None else known + slope
-        return None, *found
+    def backward(ctx: Any, *_tokens: None) -> tuple[None, None, Tensor]:
+        return None, None, _slope(ctx.seen, ctx.widths, ctx.dtype)
 
 
-def _slopes(seen: Seen, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """The loss's slopes by (d_mu, d_sigma), (C,) each, at zero: the sums of g and of g norm(f), for each entry of `seen`.
+def _slope(seen: Seen, widths: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The loss's slope by all (d_mu, d_sigma), (2, sum of widths), at zero: the sums of g and of g norm(f).
 
     Features that agree in batch and positions are laid side by side as more channels: channels know nothing of each other.
     """
-    found: dict[int, tuple[Tensor, Tensor]] = {}
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, (_, f, _) in enumerate(seen):
-        groups.setdefault((f.device, f.shape[0], f.shape[2:]), []).append(place)
-    for (device, n, positions), places in groups.items():
-        _, fs, gs = zip(*(seen[place] for place in places), strict=True)
-        channels = [f.shape[1] for f in fs]
+    found: list[Tensor | None] = [None] * len(widths)
+    groups: dict[tuple[Any, ...], Seen] = {}
+    for one in sorted(seen, key=lambda one: one[0]):
+        groups.setdefault((one[1].device, one[1].shape[0], one[1].shape[2:]), []).append(one)
+    for (device, n, positions), group in groups.items():
+        numbers, fs, gs = zip(*group, strict=True)
+        channels = [widths[number] for number in numbers]
         both = torch.empty(2, n, sum(channels), *positions, dtype=dtype, device=device)
-        torch._foreach_copy_([part for half in both.unbind() for part in half.split(channels, dim=1)], [*fs, *gs])
-        norm = F.group_norm(both[0], sum(channels), eps=EPSILON)
-        torch.mul(norm, both[1], out=both[0])
-        d_sigma, d_mu = (total.split(channels) for total in both.sum(dim=(1, 3, 4)).unbind())
-        found |= dict(zip(places, zip(d_mu, d_sigma, strict=True), strict=True))
-    return [found[place] for place in range(len(seen))]
+        torch._foreach_copy_([part for half in both.unbind() for part in half.split(channels, dim=1)], [*gs, *fs])
+        norm = F.group_norm(both[1], sum(channels), eps=EPSILON)
+        torch.mul(norm, both[0], out=both[1])
+        sums = both.sum(dim=(1, 3, 4))
+        if numbers == tuple(range(len(widths))):
+            return sums  # as it is wanted already
+        for number, part in zip(numbers, sums.split(channels, dim=1), strict=True):
+            known = found[number]
+            found[number] = part if known is None else known + part
+    zeros = seen[0][1].new_zeros  # for a submodule that this pass did not call
+    return torch.cat([zeros(2, width, dtype=dtype) if s is None else s for s, width in zip(found, widths, strict=True)], dim=1)
 
 
 def _alike(f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

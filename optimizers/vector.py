@@ -6,6 +6,7 @@ norm is a 0-dim tensor, and a 0-dim tensor is a scalar that a vector can be mult
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -30,11 +31,12 @@ class Vector:
         fresh: nobody else holds these tensors.
     """
 
-    __slots__ = ("_fresh", "_parts", "owned")
+    __slots__ = ("_fresh", "_norm", "_parts", "owned")
 
     def __init__(self, parts: Mapping[Tensor, Tensor], fresh: bool = False) -> None:
         self._parts: dict[Tensor, Tensor] | None = dict(parts)
         self._fresh = fresh
+        self._norm: Tensor | None = None
         self.owned = False
 
     def __repr__(self) -> str:
@@ -66,6 +68,7 @@ class Vector:
             result.owned = whole and len({s.data_ptr() for s in storages}) == len(storages)
         else:
             result.owned = self.owned
+        result._norm = self._norm
         self._parts = None
         return result
 
@@ -119,9 +122,20 @@ class Vector:
 
     def norm(self) -> Tensor:
         """The l2 norm over all parts together: a 0-dim tensor on the device, float32 at least."""
+        if self._norm is not None:
+            return self._norm
         if not self.parts:
             return torch.zeros(())
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(_at_least_float32(self.parts.values()))))
+        tensors = _at_least_float32(self.parts.values())
+        if len(tensors) == 1:
+            return torch.linalg.vector_norm(tensors[0])
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+    def of_length(self, length: float) -> Vector:
+        """`length / (v.norm() + TINY) * v`, rounded less, in two launches beyond the norm's instead of four."""
+        if length == 0:
+            return 0 * self
+        return self._map("div", torch.rsub(self.norm(), TINY / length, alpha=-1 / length))  # (norm + TINY) / length
 
     def dot(self, other: Vector) -> Tensor:
         """The inner product over all parts together: a 0-dim tensor on the device, float32 at least."""
@@ -156,6 +170,30 @@ class Vector:
         result = Vector(dict(zip(leaves, tensors, strict=True)))
         result.owned = True
         return result
+
+
+def measure(*vectors: Vector) -> None:
+    """Take the norms of several vectors in one go, so that each one's `norm` costs nothing any more."""
+    tensors = [tensor for vector in vectors for tensor in vector.parts.values()]
+    norms = torch.stack(torch._foreach_norm(_at_least_float32(tensors)))
+    for vector, its in zip(vectors, norms.split([len(vector.parts) for vector in vectors]), strict=True):
+        vector._norm = its[0] if len(its) == 1 else torch.linalg.vector_norm(its)
+
+
+def weighted(*terms: tuple[float, Vector]) -> Vector:
+    """The sum of multiples of vectors. One that weighs nothing is not looked at, and may have been spent."""
+    terms = tuple((weight, vector) for weight, vector in terms if weight != 0)
+    total = Vector({})
+    if len(terms) == 2 and math.isclose(terms[0][0] + terms[1][0], 1) and terms[0][1].parts.keys() == terms[1][1].parts.keys():
+        (_, one), (share, other) = terms
+        total = one._map("lerp", [other.parts[leaf] for leaf in one.parts], share)
+    else:
+        for weight, vector in terms:
+            if total.parts:
+                total = total.spent().plus(vector, weight)
+            else:
+                total = weight * vector if weight != 1 else vector if vector.owned else Vector(vector.parts)
+    return Vector(total.parts, fresh=total.owned or total._fresh)
 
 
 def copies(tensors: Collection[Tensor]) -> list[Tensor]:

@@ -25,7 +25,7 @@ from optimizers.base import Optimizer
 from optimizers.bases import build_base
 from optimizers.vector import Vector
 
-LAUNCHES = {"adam": 2, "sam": 10, "gnp": 13, "sagm": 13, "roga": 54, "pim": 18, "dualflat": 30}
+LAUNCHES = {"adam": 2, "sam": 10, "gnp": 13, "sagm": 13, "roga": 54, "pim": 13, "dualflat": 20}
 """At most so many beyond the passes, with one pushed module in PIM and DualFlat; each further one takes `PUSHED`."""
 
 PUSHED = 5

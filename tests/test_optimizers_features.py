@@ -54,7 +54,7 @@ def test_zero_push_changes_neither_loss_nor_gradient() -> None:
         features = FeatureShift(detector, detector.shallow)
         parameters = list(detector.parameters())
         plain = detector.loss(detector(batch.images), batch)
-        for at in (None, Vector({leaf: torch.zeros_like(leaf) for leaf in features.leaves})):
+        for at in (None, Vector({features.leaf: torch.zeros_like(features.leaf)})):
             with features.pushed(at):
                 zero = detector.loss(detector(batch.images), batch)
             assert torch.equal(bits(plain), bits(zero))
@@ -121,14 +121,25 @@ def test_slopes_of_modules_of_all_shapes_are_computed_together() -> None:
     detector, batch = Mixed().double(), faces([0] * 4, size=8)
     features = FeatureShift(detector, detector.shallow)
     with features.pushed():
-        found = torch.autograd.grad(detector.loss(detector(batch.images), batch), features.leaves)
-    by_hand = {
-        name: tuple(torch.zeros_like(d, requires_grad=True) for d in features._shifts[module])
-        for module, name in features._modules.items()
-    }
-    loss = detector.loss(detector(batch.images, by_hand), batch)  # type: ignore[arg-type]
-    expected = torch.autograd.grad(loss, [d for pair in by_hand.values() for d in pair])
-    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(found, expected, strict=True))
+        (found,) = torch.autograd.grad(detector.loss(detector(batch.images), batch), features.leaf)
+    zero = torch.zeros_like(features.leaf, requires_grad=True)
+    by_hand = {name: (part[0], part[1]) for name, part in features.parts(zero).items()}
+    (expected,) = torch.autograd.grad(detector.loss(detector(batch.images, by_hand), batch), zero)
+    assert found.shape == (2, 11)
+    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_a_length_is_that_of_all_modules_together() -> None:
+    """Delta = r d / ||d||, with one norm; a zero d gives no push at all."""
+    detector, images = Mixed().double(), faces([0] * 4, size=8).images
+    features = FeatureShift(detector, detector.shallow)
+    d = torch.randn_like(features.leaf).detach()
+    with features.pushed(Vector({features.leaf: d}), length=0.3):
+        found = detector(images).logits
+    with features.pushed(Vector({features.leaf: 0.3 * d / d.norm()})):
+        assert torch.allclose(found, detector(images).logits, rtol=1e-10)
+    with features.pushed(Vector({features.leaf: 0 * d}), length=0.3):
+        assert torch.equal(bits(detector(images).logits), bits(detector.eval()(images).logits))
 
 
 def test_what_one_backward_pass_has_seen_is_no_other_s() -> None:
@@ -138,11 +149,10 @@ def test_what_one_backward_pass_has_seen_is_no_other_s() -> None:
     weights = list(detector.parameters())
     with features.pushed():
         losses = [detector.loss(detector(batch.images), batch) for batch in batches]
-        alone = [torch.autograd.grad(loss, features.leaves, retain_graph=True) for loss in losses]
+        alone = [torch.autograd.grad(loss, features.leaf, retain_graph=True)[0] for loss in losses]
         torch.autograd.grad(losses[1], weights, retain_graph=True)
-        again = [torch.autograd.grad(loss, [*weights, *features.leaves], retain_graph=True)[-6:] for loss in losses]
-    for one, other in zip(alone, again, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        again = [torch.autograd.grad(loss, [*weights, features.leaf], retain_graph=True)[-1] for loss in losses]
+    assert all(torch.equal(one, other) for one, other in zip(alone, again, strict=True))
 
 
 def test_hooks_live_only_inside() -> None:
@@ -200,19 +210,19 @@ class Twice(Detector):
 def test_a_module_that_is_called_twice_is_pushed_twice_by_one_shift() -> None:
     detector = Twice(("block", "alias")).double()
     features = FeatureShift(detector, detector.shallow)
-    assert len(features.leaves) == 2
-    shift = Vector({leaf: torch.randn(3, dtype=torch.float64) for leaf in features.leaves})
+    assert features.leaf.shape == (2, 3)
+    d = torch.randn(2, 3, dtype=torch.float64)
+    shift = Vector({features.leaf: d})
     images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
-    d = tuple(shift.parts[leaf] for leaf in features.leaves)
     expected = detector.head(pushed(detector.block(pushed(detector.block(images), d).tanh()), d).tanh().flatten(1))
     with features.pushed(shift):
         assert torch.allclose(detector(images).logits, expected, atol=1e-12)
-    zero = tuple(torch.zeros(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    zero = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
     by_hand = detector.head(pushed(detector.block(pushed(detector.block(images), zero).tanh()), zero).tanh().flatten(1))
     with features.pushed():
-        found = torch.autograd.grad(detector(images).logits.square().sum(), features.leaves)
-    wanted = torch.autograd.grad(by_hand.square().sum(), zero)
-    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(found, wanted, strict=True))
+        (found,) = torch.autograd.grad(detector(images).logits.square().sum(), features.leaf)
+    (wanted,) = torch.autograd.grad(by_hand.square().sum(), zero)
+    assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from optimizers.vector import TINY, Vector, copies
+from optimizers.vector import TINY, Vector, copies, measure, weighted
 
 
 @pytest.fixture
@@ -52,6 +52,13 @@ def test_algebra(leaves: list[nn.Parameter]) -> None:
         (sum([a, b, a], Vector({})), 2 * x + y),
         (a.plus(b, times=0.3), x + 0.3 * y),
         (a.only(leaves[:1]).plus(b, times=0.3), torch.cat([x[:3], 0 * x[3:]]) + 0.3 * y),
+        (a.of_length(0.1), 0.1 * x / x.norm()),
+        (weighted((0.3, a), (0.7, b)), 0.3 * x + 0.7 * y),
+        (weighted((0.3, a), (0.2, b)), 0.3 * x + 0.2 * y),
+        (weighted((0.2, a), (0.3, b), (0.5, a)), 0.7 * x + 0.3 * y),
+        (weighted((0.3, a.only(leaves[:1])), (0.7, b)), 0.3 * torch.cat([x[:3], 0 * x[3:]]) + 0.7 * y),
+        (weighted((0.3, Vector({})), (0.7, b)), 0.7 * y),
+        (weighted((1, a), (0, b)), x),
     ]:
         assert same(ours, expected, leaves)
     assert math.isclose(float(a.norm()), float(x.norm()), rel_tol=1e-6)
@@ -117,3 +124,37 @@ def test_copies_keep_bits_and_share_no_memory() -> None:
     assert copy.data_ptr() != special.data_ptr()
     assert not copy.requires_grad
     assert copies([]) == []
+
+
+def test_a_length_of_nothing_and_no_length_are_no_vector(leaves: list[nn.Parameter]) -> None:
+    zero = Vector({p: torch.zeros_like(p) for p in leaves})
+    for none in (zero.of_length(0.1), make(leaves, 0).of_length(0), zero.of_length(0)):
+        assert float(none.norm()) == 0.0
+    assert weighted().parts == {}
+
+
+def test_norms_that_were_measured_together_are_those_of_each(leaves: list[nn.Parameter]) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        vectors = [make(leaves, 0, dtype), make(leaves, 1, dtype).only(leaves[1:2]), Vector({})]
+        expected = [v.norm() for v in vectors]
+        measure(*vectors)
+        for vector, norm in zip(vectors, expected, strict=True):
+            assert float(vector.norm()) == pytest.approx(float(norm), rel=1e-6)
+            assert vector.norm().dtype is torch.float32
+            assert vector.spent().norm() is vector._norm  # it stays known, for the spent one, too
+        doubled = 2 * make(leaves, 0, dtype)
+        assert float(doubled.norm()) == pytest.approx(2 * float(expected[0]), rel=1e-6)
+
+
+def test_a_sum_writes_to_no_vector_that_was_not_spent(leaves: list[nn.Parameter]) -> None:
+    a, b = (2 * make(leaves, seed) for seed in (0, 1))  # whose memory is their own
+    x, y = flat(a, leaves), flat(b, leaves)
+    for terms in ([(1.0, a)], [(0.4, a), (0.6, b)], [(1.0, a), (2.0, b)]):
+        _ = 3 * weighted(*terms).spent()
+        assert same(a, x, leaves)
+        assert same(b, y, leaves)
+    lent = [t.data_ptr() for t in a.parts.values()]
+    total = weighted((0.4, a.spent()), (0.6, b))
+    assert [t.data_ptr() for t in total.parts.values()] == lent
+    assert same(total, 0.4 * x + 0.6 * y, leaves)
+    assert same(total + total, 0.8 * x + 1.2 * y, leaves)  # a value like any other
