@@ -121,9 +121,10 @@ class FeatureShift:
         return [partial(watch, token=token, seen=seen, number=number) for number, token in enumerate(tokens)]
 
     def _pushing(self, at: Vector, length: float | None) -> list[Callable[[Tensor], Tensor]]:
-        zero = self._leaf.detach()
-        d = at.parts.get(self._leaf, zero).detach()
-        away = zero - d if length is None else torch.addcdiv(zero, d, at.norm() + TINY, value=-length)  # 0 - length d / ||d||
+        away = zero = self._leaf.detach()
+        if self._leaf in at.parts:
+            d = at.parts[self._leaf].detach()
+            away = zero - d if length is None else torch.addcdiv(zero, d, at.norm() + TINY, value=-length)  # 0 - length d / ||d||
         return [partial(subtract, mu=mu, sigma=sigma) for mu, sigma in (part.unbind() for part in away.split(self._widths, dim=1))]
 
 

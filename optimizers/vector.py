@@ -175,6 +175,8 @@ class Vector:
 def measure(*vectors: Vector) -> None:
     """Take the norms of several vectors in one go, so that each one's `norm` costs nothing any more."""
     tensors = [tensor for vector in vectors for tensor in vector.parts.values()]
+    if not tensors:
+        return
     norms = torch.stack(torch._foreach_norm(_at_least_float32(tensors)))
     for vector, its in zip(vectors, norms.split([len(vector.parts) for vector in vectors]), strict=True):
         vector._norm = its[0] if len(its) == 1 else torch.linalg.vector_norm(its)
