@@ -89,9 +89,13 @@ class Grid(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
-        for key in [*self.bases, *(key for d in self.detectors for key in d.bases)]:
+        for key, settings in [*self.bases.items(), *(item for d in self.detectors for item in d.bases.items())]:
             if key not in BASES:
                 raise ValueError(f"bases.{key}: unknown base optimizer, {did_you_mean(key, BASES)}")
+            try:
+                BASES[key].resolve(**settings)
+            except RegistryError as error:
+                raise ValueError(f"bases.{key}: {error}") from error
         for what, titles in (
             ("detectors", [d.title for d in self.detectors]),
             ("optimizers", [o.title for o in self.optimizers]),
@@ -173,12 +177,16 @@ class Grid(Strict):
     def _resolve_optimizer(self, spec: OptimizerSpec, detector: DetectorSpec) -> tuple[OptimizerSpec, Named]:
         full = _resolve(spec, OPTIMIZERS)
         try:
-            OPTIMIZERS.build(full.name, **full.settings).check(DETECTORS.get(detector.name))
+            OPTIMIZERS.build(full.name, **full.settings)
             wanted = spec.base if spec.base is not None else default_base(spec.name)
             base = dict(wanted) if isinstance(wanted, dict) else {"name": wanted}
             if "name" not in base:
                 raise ConfigError(f"optimizer '{spec.title}': base has settings and no name; write base: {{name: adam, lr: ...}}")
             name = base.pop("name")
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f"optimizer '{spec.title}': the base's name is {name!r}, but it must be one of {', '.join(BASES)}"
+                )
             if name not in BASES:
                 raise ConfigError(f"optimizer '{spec.title}': unknown base optimizer '{name}', {did_you_mean(str(name), BASES)}")
             if spec.name in BASES and name != spec.name:

@@ -106,7 +106,7 @@ def under(rule: str, detector: Detector) -> Iterator[str]:
     """One gradient and one step of a rule: finite, the weights at home in between, and the step moves them."""
     built = OPTIMIZERS.build(rule)
     try:
-        built.check(type(detector))
+        built.check(detector)
     except RegistryError as error:
         raise Skipped(str(error)) from error
     detector.train()
@@ -150,12 +150,11 @@ def check_optimizer(name: str, settings: dict[str, Any]) -> Iterator[Outcome]:
         settings: the rule's hyper-parameters.
 
     Raises:
-        RegistryError: an unknown name or setting.
+        RegistryError: an unknown name or setting, or a value that the rule refuses.
     """
     known = OPTIMIZERS.settings(name)
-    for key in settings:
-        if key not in known:
-            OPTIMIZERS.build(name, **settings)
+    if settings or all(default is not OPTIMIZERS.NO_DEFAULT for default in known.values()):
+        OPTIMIZERS.build(name, **settings)
 
     def make() -> tuple[Small, Optimizer]:
         detector = Small().train()

@@ -96,7 +96,7 @@ class Protocol(Strict):
             "training",
         ),
     ] = "none"
-    clip: float | None = Field(None, gt=0, description="largest l2 norm of the combined gradient")
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest l2 norm of the combined gradient")
     diagnostics_every: int | Literal["auto"] = Field(
         "auto",
         description="steps from one look at gradients and sharpness to the next; 0: none; auto: as often as one hundredth of "

@@ -38,8 +38,21 @@ _PLAIN = {
     "model_type": "must be a mapping of keys and values",
     "model_attributes_type": "must be a mapping of keys and values",
     "too_short": "must have at least one entry",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
 }
-"""Where pydantic speaks of Python's types: the same in YAML's words, by type of the error."""
+"""Where pydantic speaks of Python's types: the same in YAML's words, by type of the error; in braces what pydantic fills in."""
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -108,7 +121,8 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
         return f"unknown key '{where}', {did_you_mean(str(error['loc'][-1]), parent.model_fields)}"
     if error["type"] == "missing":
         return f"the key '{where}' is missing"
-    message = _PLAIN.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    plain = _PLAIN.get(error["type"])
+    message = plain.format_map(error.get("ctx", {})) if plain else error["msg"].removeprefix("Value error, ")
     if not where:
         return message
     shown = json.dumps(error.get("input"), default=str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.protocol import FramePick, Strict
 
@@ -50,6 +50,13 @@ class OptimizerSpec(Named):
 
     label: str = ""
     base: str | dict[str, Any] | None = None
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _base(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str | dict):
+            return value
+        raise ValueError("must be a name, or {name: adam, lr: ...}")
 
     @property
     def title(self) -> str:

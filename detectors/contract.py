@@ -56,6 +56,7 @@ def examine(
         detector = built[0]
         batch = faces(detector.size)
         checks: dict[str, Callable[[], Iterator[str]]] = {
+            "documentation": lambda: _documentation(detector),
             "prediction": lambda: _prediction(detector, batch),
             "evaluation": lambda: _evaluation(detector, batch),
             "number formats": lambda: _formats(detector, batch),
@@ -107,8 +108,6 @@ def _construct(build: Callable[[], Detector], built: list[Detector]) -> Iterator
     else:
         if isinstance(detector.size, bool) or not isinstance(detector.size, int) or detector.size < 1:
             problems.append(f"size is {detector.size!r}, but it must be the side of the faces in px")
-        if "px" not in (type(detector).__doc__ or ""):
-            problems.append("the class's docstring does not say for what size of faces, in px, it was made")
         if not any(p.requires_grad for p in detector.parameters()):
             problems.append("there is no trainable parameter")
         problems += [
@@ -117,6 +116,11 @@ def _construct(build: Callable[[], Detector], built: list[Detector]) -> Iterator
     yield from problems
     if not problems:
         built.append(detector)
+
+
+def _documentation(detector: Detector) -> Iterator[str]:
+    if "px" not in (type(detector).__doc__ or ""):
+        yield "the class's docstring does not say for what size of faces, in px, it was made"
 
 
 @contextlib.contextmanager

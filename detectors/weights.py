@@ -173,7 +173,7 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
 
     Raises:
         RegistryError: no such file, no such weights, a download that fails, a file that is no plain state_dict, or one
-            whose keys and shapes are not exactly the detector's (they are named).
+            whose keys and shapes are not exactly the detector's, or that holds an Inf or a NaN (they are named).
     """
     name = type(detector).__name__
     if not isinstance(weights, str | Path) or str(weights) == "":
@@ -282,9 +282,10 @@ def _fill(
         for key, value in state.items()
         if key in own and own[key].shape != value.shape
     ]
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     problems = [
         f"{len(keys)} {what} ({_some(keys)})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped), ("not finite", broken))
         if keys
     ]
     if problems:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from torch import nn
@@ -10,12 +9,7 @@ from torch import nn
 from detectors.about import About
 from detectors.backbone import BackboneDetector
 from detectors.weights import ImageNet, KeyMap
-
-with warnings.catch_warnings():
-    # The package compiles all its models on the first import, and one of them compares a string by `is`.
-    warnings.simplefilter("ignore", SyntaxWarning)
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from pretrainedmodels.models.xception import pretrained_settings, xception
+from detectors.xception_parts import HEAD, pretrained_settings, xception
 
 
 class Xception(BackboneDetector):
@@ -44,11 +38,7 @@ class Xception(BackboneDetector):
         notes="the detector of FaceForensics++ (Rössler et al., ICCV 2019)",
     )
     shallow = ("backbone.block1",)
-    imagenet = ImageNet(
-        pretrained_settings["xception"]["imagenet"]["url"],
-        # The published files call it `fc`; a model of the library, saved, calls it `last_linear`.
-        head=("fc.weight", "fc.bias", "last_linear.weight", "last_linear.bias"),
-    )
+    imagenet = ImageNet(pretrained_settings["xception"]["imagenet"]["url"], HEAD)
     dfb = KeyMap(
         {"backbone.last_linear.": "head.", "backbone.last_linear.1.": "head."},  # the second where its dropout was switched on
         drop=("backbone.adjust_channel.",),  # always built there, and used by none of its losses for this detector

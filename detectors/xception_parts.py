@@ -19,10 +19,27 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from pretrainedmodels.models.xception import Block, SeparableConv2d, pretrained_settings, xception
 
-__all__ = ["Block", "SeparableConv2d", "XceptionDetector", "blocks", "body", "conv1", "end", "imagenet", "pool", "start"]
+__all__ = [
+    "HEAD",
+    "Block",
+    "SeparableConv2d",
+    "XceptionDetector",
+    "blocks",
+    "body",
+    "conv1",
+    "end",
+    "imagenet",
+    "pool",
+    "pretrained_settings",
+    "start",
+    "xception",
+]
 
 FEATURES = 2048
 """Channels of Xception's last feature map."""
+
+HEAD = ("fc.weight", "fc.bias", "last_linear.weight", "last_linear.bias")
+"""Keys of the 1000-class layer: the published files call it `fc`; a model of the library, saved, calls it `last_linear`."""
 
 DFB_HEAD = {"backbone.last_linear.": "head."}
 DFB_DROP = ("backbone.adjust_channel.",)
@@ -46,7 +63,7 @@ def imagenet(convert: Callable[[State, nn.Module], State], fresh: tuple[str, ...
 
     `fresh` names what that network has beyond them, which keeps its random initialisation.
     """
-    return ImageNet(pretrained_settings["xception"]["imagenet"]["url"], ("fc.weight", "fc.bias"), fresh, convert)
+    return ImageNet(pretrained_settings["xception"]["imagenet"]["url"], HEAD, fresh, convert)
 
 
 def through(network: nn.Module, x: Tensor, *names: str) -> Tensor:

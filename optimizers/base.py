@@ -102,11 +102,18 @@ class Rule:
         """
         return {}
 
-    def check(self, detector: type) -> None:
-        """Whether a class of detectors gives the rule what it needs, asked before a detector is built or data are read.
+    def check(self, detector: nn.Module) -> None:
+        """Whether a detector names what the rule needs of it; what it names is looked at by `attach`.
 
         Raises:
             RegistryError: it does not.
+        """
+
+    def check_domains(self, names: Sequence[str]) -> None:
+        """Whether it can do its work over these domains of the training data, asked before any are read.
+
+        Raises:
+            RegistryError: it cannot.
         """
 
     def attach(self, detector: nn.Module) -> None:

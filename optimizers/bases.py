@@ -54,6 +54,8 @@ class Base:
         try:
             for key, value in settings.items():
                 self._check(key, value)
+            if settings.get("nesterov") and not settings["momentum"]:
+                raise ValueError(f"nesterov looks ahead along the momentum, which is {settings['momentum']}; give it one above 0")
             return self.cls(trained, **settings, **_kernels(self.cls, trained))
         except (ValueError, TypeError) as error:
             raise RegistryError(f"base optimizer '{self.name}': {error}") from error

@@ -141,7 +141,7 @@ def check_named(kind: str, names: object) -> None:
     if not names:
         raise RegistryError(
             f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
-            "give its class a tuple `shallow` of submodule names, or take another optimizer"
+            "give it a tuple `shallow` of submodule names, or take another optimizer"
         )
 
 

@@ -23,9 +23,9 @@ class _Pushing(Rule):
     _weights: list[nn.Parameter] = field(default_factory=list, init=False, repr=False, compare=False)
     _slope: Vector = field(default_factory=lambda: Vector({}), init=False, repr=False, compare=False)
 
-    def check(self, detector: type) -> None:
-        """Its class must name shallow modules."""
-        check_named(detector.__name__, getattr(detector, "shallow", ()))
+    def check(self, detector: nn.Module) -> None:
+        """It must name shallow modules."""
+        check_named(type(detector).__name__, getattr(detector, "shallow", ()))
 
     def attach(self, detector: nn.Module) -> None:
         """Find the submodules that `detector.shallow` names.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from optimizers import checks
 from optimizers.base import Objective, Rule
 from optimizers.derivatives import check_twice_differentiable
+from optimizers.registry import RegistryError
 from optimizers.vector import TINY, Vector
 
 
@@ -58,6 +59,18 @@ class RoGA(Rule):
         checks.choice("form", self.form, ("first_order", "exact"))
         checks.choice("align", self.align, ("domain", "global"))
         checks.choice("weighting", self.weighting, ("equal", "size"))
+
+    def check_domains(self, names: Sequence[str]) -> None:
+        """Two at least: over one it is SAM of the radius rho - alpha ||g||, and a row of that name would mislead.
+
+        Raises:
+            RegistryError: fewer.
+        """
+        if len(names) < 2:
+            raise RegistryError(
+                f"roga works over several forgery domains, and the training data have one ({', '.join(names)}), with which it "
+                "would be sam; train on two methods or more, or take sam"
+            )
 
     def attach(self, detector: nn.Module) -> None:
         """The exact form must be able to differentiate the detector twice.

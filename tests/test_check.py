@@ -13,7 +13,7 @@ from benchmark.cli import main
 from detectors.base import Detector, Prediction
 from optimizers import OPTIMIZERS
 from optimizers.base import Rule
-from optimizers.registry import load_plugin
+from optimizers.registry import RegistryError, load_plugin
 from optimizers.vector import Vector
 
 torch.set_num_threads(1)
@@ -104,7 +104,7 @@ def test_a_bad_detector_and_a_bad_optimizer_fail(dfgrid, bad):
     code, out, _ = dfgrid("detector", "bad_detector", "--plugin", bad)
     assert code == 1
     assert "fail  evaluation\n      in eval mode a face's logits depend on the other faces of its batch" in out
-    assert "skip  all other checks: they build on the one that failed\nbad_detector: 3 of 4 checks" in out
+    assert "skip  all other checks: they build on the one that failed\nbad_detector: 4 of 5 checks" in out
     code, out, _ = dfgrid("optimizer", "bad_optimizer", "--plugin", bad)
     assert code == 1
     assert "fail  nothing left behind\n      the weights first.0.weight are not what they were, to the bit" in out
@@ -195,3 +195,8 @@ def test_a_detector_without_shallow_modules_skips_pim():
     detector = contract.Small()
     detector.shallow = ()
     assert contract.outcome("push", lambda: contract.pushed_by_zero(detector)).skipped
+
+
+def test_a_wrong_setting_of_an_optimizer_is_told_once():
+    with pytest.raises(RegistryError, match="rho must be"):
+        next(contract.check_optimizer("sam", {"rho": -1}))

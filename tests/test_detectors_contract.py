@@ -108,6 +108,14 @@ def test_what_the_other_checks_build_on_is_one_line(broken):
     assert len(check(broken, steps=5, rate=1e-1)) == 1
 
 
+def test_a_docstring_without_px_hides_nothing_else():
+    class Both(OneLogit):
+        """Of no size."""
+
+    problems = check(Both, steps=5, rate=1e-1)
+    assert [problem.split(":")[0] for problem in problems] == ["documentation", "prediction"]
+
+
 def test_the_check_leaves_the_caller_his_random_numbers():
     torch.manual_seed(7)
     expected = torch.rand(3)

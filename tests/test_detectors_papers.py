@@ -210,14 +210,17 @@ def test_the_second_pass_draws_what_the_first_did(name: str) -> None:
     assert float(other.loss) != float(objective.loss)
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like xception-b5690688.pth: pretrainedmodels's keys, 1 x 1 convolutions as matrices, 1000 classes; drawn values."""
+@pytest.fixture(scope="module", params=["fc", "last_linear"])
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like xception-b5690688.pth: pretrainedmodels's keys, 1 x 1 convolutions as matrices, 1000 classes; drawn values.
+
+    Or like a model of the library, saved, which calls its 1000-class layer otherwise.
+    """
     generator = torch.Generator().manual_seed(0)
     state = body().state_dict()
     state = {key: torch.rand(value.shape, generator=generator) for key, value in state.items() if "num_batches" not in key}
     state = {key: value[..., 0, 0] if "pointwise" in key else value for key, value in state.items()}
-    state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    state |= {f"{request.param}.weight": torch.zeros(1000, 2048), f"{request.param}.bias": torch.zeros(1000)}
     file = tmp_path_factory.mktemp("weights") / "xception.pth"
     torch.save(state, file)
     return file
@@ -230,7 +233,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("dfb-spsl", [""], [4]),
         ("core", [""], [3]),
         ("srm", ["rgb.", "noise."], [3, 3]),
+        ("dfb-srm", ["rgb.", "noise."], [3, 3]),
         ("recce", [""], [3]),
+        ("dfb-recce", [""], [3]),
         ("ucf", ["forgery.body.", "content.body."], [3, 3]),
         ("f3net", ["fad.", "lfs."], [9, 6]),
         ("dfb-f3net", [""], [12]),

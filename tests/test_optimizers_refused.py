@@ -92,17 +92,6 @@ def test_no_domain_at_all(tmp_path: Path, methods: Any) -> None:
     assert "train.methods" in refusal(tmp_path, train={"store": "absent", "methods": methods}, optimizers=["roga"])
 
 
-class Bare(Tiny):
-    shallow = ()
-
-
-@pytest.mark.parametrize("name", ["pim", "dualflat"])
-def test_a_detector_without_shallow_modules(tmp_path: Path, name: str) -> None:
-    DETECTORS.register("without_shallow_modules")(Bare)
-    said = refusal(tmp_path, detectors=["without_shallow_modules"], optimizers=["sam", name])
-    assert "the detector Bare names none: give its class a tuple `shallow`" in said
-
-
 class Rough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

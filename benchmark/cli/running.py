@@ -67,10 +67,10 @@ def run_grid(
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
+    from benchmark.fitting import check_fit
     from benchmark.launch import check_launcher, finished, write_index
     from benchmark.mishaps import place_to_write
     from benchmark.same_name import check_same_grid
-    from detectors import DETECTORS
 
     check_launcher(launcher, address)
     if launcher == "local":  # elsewhere, another machine's devices count
@@ -78,6 +78,7 @@ def run_grid(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
     console.quiet = not first
     cells = chosen(study.cells(), only)
+    check_fit(cells)  # a size, a weights file or an optimizer that does not fit is told now, not by every cell
     steps, warnings, domains = look_ahead(cells, data)
     for sentence in warnings if first else []:
         warn(sentence)
@@ -86,8 +87,6 @@ def run_grid(
     folder = runs / study.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another folder with --runs")
-    for spec in {c.detector.title: c.detector for c in cells}.values():
-        DETECTORS.build(spec.name, **spec.settings)  # a size or weights file that does not fit is told now, not by every cell
     done = finished(cells, folder, data)
     todo = [c for c in cells if c.id not in done]
     if first:

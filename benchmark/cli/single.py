@@ -75,6 +75,7 @@ def train(
     Tests are on the split 'test', or on 'none' where a store has no other split.
     """
     from benchmark.config import ConfigError, Grid, default_base
+    from benchmark.fitting import check_fit
     from benchmark.reading import parse
     from benchmark.study import study_of
 
@@ -90,19 +91,16 @@ def train(
         groups[group][name] = value
     if lr is not None:
         groups["base"]["lr"] = lr
-    home = str(store.resolve())
-    # What is not said is the protocol's.
-    picked = {key: value for key, value in (("frames", frames), ("frame_pick", frame_pick)) if value is not None}
-    at_home = {"store": home, "split": tested_split(store), **picked}
-    tests: list[dict[str, Any]] = [{"name": "in-domain", "methods": method, "role": "in-domain", **at_home}]
-    tests += [{"name": m, "methods": [m], "role": "held-out", **at_home} for m in held_out or []]
-    for path in test or []:
-        tests.append(
-            {"name": path.name, "store": str(path.resolve()), "split": tested_split(path), "role": "cross-dataset", **picked}
-        )
     rule: dict[str, Any] = {"name": optimizer, **groups["optimizer"]}
     if base is not None or groups["base"]:
         rule["base"] = {"name": base or default_base(optimizer), **groups["base"]}
+    home = str(store.resolve())
+    # What is not said is the protocol's.
+    picked = {key: value for key, value in (("frames", frames), ("frame_pick", frame_pick)) if value is not None}
+    at_home = {"store": home, **picked}
+    tests: list[dict[str, Any]] = [{"name": "in-domain", "methods": method, "role": "in-domain", **at_home}]
+    tests += [{"name": m, "methods": [m], "role": "held-out", **at_home} for m in held_out or []]
+    tests += [{"name": path.name, "store": str(path.resolve()), "role": "cross-dataset", **picked} for path in test or []]
     content = {
         "name": "train",
         "title": "Single cells",
@@ -114,6 +112,9 @@ def train(
         "protocol": {"epochs": epochs, "batch_size": batch_size, **groups["protocol"]},
         "plugins": plugins,
     }
+    check_fit(parse(Grid, content, "dfgrid train").cells())  # before a store is opened, which the tests' splits ask for
+    for one in tests:
+        one["split"] = tested_split(Path(one["store"]))
     grid = parse(Grid, content, "dfgrid train")
     outcome = run_grid(study_of(grid), runs, Path(), device, 1, add=True)
     finish(outcome)

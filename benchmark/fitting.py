@@ -1,0 +1,44 @@
+"""Whether detector, optimizer and protocol of each cell fit each other: asked of them alone, before any data are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmark.config import Cell, ConfigError
+from benchmark.needs import check_needs
+from benchmark.specs import DetectorSpec
+from detectors import DETECTORS
+from detectors.base import Detector
+from optimizers import OPTIMIZERS
+from optimizers.registry import RegistryError
+
+
+def check_fit(cells: Iterable[Cell], weights: bool = True) -> None:
+    """Build every detector once, on the CPU, and let each rule that it meets get to know it.
+
+    Args:
+        cells: which are to run.
+        weights: read the detectors' first weights, too, from their files.
+
+    Raises:
+        RegistryError: a detector that cannot be built so: a setting, a weights file.
+        ConfigError: a detector or domains that a rule refuses, or a detector that needs what the protocol does not give. One
+            sentence names both.
+    """
+    of: dict[str, tuple[DetectorSpec, list[Cell]]] = {}
+    for cell in cells:
+        of.setdefault(cell.detector.model_dump_json(), (cell.detector, []))[1].append(cell)
+    for spec, its in of.values():
+        settings = spec.settings
+        if not weights and "weights" in settings:
+            settings["weights"] = "none"
+        detector: Detector = DETECTORS.build(spec.name, **settings)
+        for cell in {f"{cell.protocol} {cell.train.methods}": cell for cell in its}.values():
+            check_needs(spec.name, detector, cell.protocol, len(cell.train.methods))
+        for cell in {f"{cell.optimizer} {cell.train.methods}": cell for cell in its}.values():
+            try:
+                rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+                rule.check_domains(cell.train.methods)
+                rule.attach(detector)
+            except RegistryError as error:
+                raise ConfigError(f"optimizer '{cell.optimizer.title}': {error}") from error
