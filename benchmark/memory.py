@@ -11,7 +11,7 @@ import torch
 
 from benchmark.config import ConfigError, Protocol
 from benchmark.objective import BatchObjective
-from benchmark.train import TOGETHER, Plan, augmented, faces_of_steps, fit_together, micro_batches
+from benchmark.train import TOGETHER, Plan, augmented, faces_of_steps, fit_together, micro_batches, share
 from detectors.base import Batch, Detector
 from optimizers.base import Optimizer
 
@@ -97,6 +97,7 @@ def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: i
     whole = augmented(faces.to(device), plan, 0, 0, views, examples)
     others = steps_beside(plan, faces, views) if device.type == "cuda" else 0
     beside = [torch.empty_like(images) for images in (whole.images, whole.views) if images is not None for _ in range(others)]
-    parts = micro_batches(whole, size, "pairs" in detector.needs)
+    pairs = "pairs" in detector.needs
+    parts = [part for part in (share(one, plan.ranks, pairs) for one in micro_batches(whole, size, pairs)) if len(part)]
     optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))
     del beside  # held until here

@@ -7,9 +7,11 @@ optimizer has to.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Literal
 
 import torch
@@ -19,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmark.config import ConfigError
 from benchmark.precision import Precision
 from benchmark.ranks import Ranks
+from benchmark.shared_norm import over_all, shared_norms
 from benchmark.untouched import frozen, generators, modules_of, moved, set_generators
 from detectors.base import Batch, Detector
 from optimizers.scaling import factor
@@ -68,15 +71,18 @@ class BatchObjective:
       what is left of the shift.
     - fp16 multiplies the loss of every pass by the scaler's one scale, and divides the gradients by it again in float32. Scales are
       powers of two, so what a rule sees is the gradient itself.
-    - Under `ranks` the examples of all ranks are one step, and each rank's are micro-batches of it: every gradient is the sum over
-      the ranks, so a rule computes the same shift everywhere, and its result is that of one process with all the micro-batches.
-      A domain that one rank lacks is a domain of that rank nonetheless, without examples there. After a first pass the ranks take
-      the mean of their buffers, weighted by examples; with BatchNorm one process would have moved them by each micro-batch in turn.
+    - Under `ranks` the k-th micro-batches of all ranks are one micro-batch of one step: every gradient is the sum over the ranks,
+      so a rule computes the same shift everywhere, and BatchNorm normalises over the faces of all of them. The result is that of
+      one process with the same micro-batches, but for what else couples faces (a loss of pairs) or is drawn for them (random
+      masks): that is a rank's own.
+      A domain or micro-batch that one rank lacks is its own nonetheless, without examples there; where BatchNorm needs every rank,
+      others of its faces stand in for it and do not count. After a first pass the ranks take the mean of their other buffers,
+      weighted by examples.
 
     Args:
         detector: the model, on its device. Not wrapped for data parallelism.
         batches: the step's micro-batches, on the detector's device. `Batch.domains` may stay on the CPU, which saves `domains()`
-            from waiting for the device. Under `ranks` there may be none.
+            from waiting for the device. Under `ranks` one may be empty, and without BatchNorm there may be none.
         precision: "fp32", or "bf16" or "fp16" for forward passes under autocast.
         weights_dtype: what passes at a shift see the weights in: "fp32", or that of `precision`. With "bf16" the detector's own
             weights may be bfloat16 too.
@@ -92,7 +98,7 @@ class BatchObjective:
     Raises:
         ConfigError: unknown precision, one that does not go with `weights_dtype`, the scaler or the detector's weights, or a
             detector that is wrapped.
-        ValueError: no batch, or an empty one.
+        ValueError: no batch, or an empty one; under `ranks` with BatchNorm, no face on some rank.
     """
 
     def __init__(
@@ -105,14 +111,14 @@ class BatchObjective:
         ranks: Ranks | None = None,
         later: LaterPasses | None = None,
     ) -> None:
-        if not (batches or ranks) or not all(len(batch) for batch in batches):
+        if ranks is None and not (batches and all(len(batch) for batch in batches)):
             raise ValueError("an objective needs at least one micro-batch, and none that is empty")
         self.precision, self.scaler, self.ranks = Precision(precision, weights_dtype), scaler, ranks
         if isinstance(detector, nn.DataParallel | nn.parallel.DistributedDataParallel):
             raise ConfigError(
                 f"{type(detector).__name__} would not average these gradients; give the detector itself, on one device"
             )
-        self.detector, self.batches, self.later = detector, list(batches), later or LaterPasses()
+        self.detector, self.later = detector, later or LaterPasses()
         self.modules = modules_of(detector)
         weights = dict.fromkeys(p for module in self.modules for p in module._parameters.values() if p is not None)
         self.parameters = [p for p in weights if p.requires_grad]
@@ -120,14 +126,28 @@ class BatchObjective:
         if not self.parameters:
             raise ConfigError(f"the detector {type(detector).__name__} has no weight to train")
         self.device = self.parameters[0].device
-        here = sum(len(batch) for batch in batches)
-        self.examples = here if ranks is None else ranks.total(here)
+        self.norms = [] if ranks is None else shared_norms(self.modules)
+        self.examples, self.batches, self.absent = self._together(batches)
         self.domain: int | None = None
         self.diagnostics: dict[str, Tensor] = {}
         self._loss: Tensor | None = None
         self._domains: list[BatchObjective] | None = None
         self._masks: list[tuple[Tensor, Tensor | None]] = []
         self.spent: Spent | None = None
+
+    def _together(self, batches: Sequence[Batch]) -> tuple[int, list[Batch], list[bool]]:
+        """How many faces the step has on all ranks, this one's micro-batches, and which of them only stand in."""
+        sizes = [len(batch) for batch in batches]
+        mine = [batch for batch in batches if len(batch)]
+        if self.ranks is None:
+            return sum(sizes), mine, [False] * len(mine)
+        everywhere = self.ranks.gather(sizes)
+        if not self.norms:
+            return sum(map(sum, everywhere)), mine, [False] * len(mine)
+        if not all(map(sum, everywhere)):
+            raise ValueError("BatchNorm normalises over the faces of all ranks; each needs one of a step at least")
+        absent = [not size for size in sizes] + [True] * (max(map(len, everywhere)) - len(sizes))
+        return sum(map(sum, everywhere)), [mine[-1] if a else batch for a, batch in zip_longest(absent, batches)], absent
 
     @property
     def loss(self) -> Tensor:
@@ -190,23 +210,29 @@ class BatchObjective:
         Each has a first pass of its own: BatchNorm's statistics move once for every domain that is asked.
         """
         if self._domains is None:
-            parts: dict[int, list[Batch]] = {}
-            for batch in self.batches:
-                index = batch.domains.tolist()
-                for domain in sorted(set(index)):
-                    rows = [row for row, other in enumerate(index) if other == domain]
-                    together = slice(rows[0], rows[-1] + 1)  # no copy where the domain's faces lie side by side
-                    some = together if len(rows) == rows[-1] + 1 - rows[0] else torch.tensor(rows)
-                    parts.setdefault(domain, []).append(batch.only(some))
-            examples = {domain: sum(len(batch) for batch in parts[domain]) for domain in sorted(parts)}
-            if self.ranks is not None:
-                examples = self.ranks.totals(examples)
-            self._domains = [self._part(domain, parts.get(domain, []), count) for domain, count in examples.items()]
+            rows = [{} if absent else _rows_of_domains(batch) for batch, absent in zip(self.batches, self.absent, strict=True)]
+            counts = [{domain: len(some) for domain, some in found.items()} for found in rows]
+            everywhere = [counts] if self.ranks is None else self.ranks.gather(counts)
+            examples = Counter[int]()
+            for count in chain.from_iterable(everywhere):
+                examples.update(count)
+            self._domains = [self._part(domain, rows, everywhere, examples[domain]) for domain in sorted(examples)]
         return self._domains
 
-    def _part(self, domain: int, batches: list[Batch], examples: int) -> BatchObjective:
+    def _part(
+        self, domain: int, rows: list[dict[int, list[int]]], everywhere: list[list[dict[int, int]]], examples: int
+    ) -> BatchObjective:
         part = copy.copy(self)
-        part.domain, part.batches, part.examples = domain, batches, examples
+        part.domain, part.examples, part.batches, part.absent = domain, examples, [], []
+        for number, (batch, found) in enumerate(zip(self.batches, rows, strict=True)):
+            if some := found.get(domain):
+                # No copy where the domain's faces lie side by side.
+                beside = len(some) == some[-1] + 1 - some[0]
+                part.batches.append(batch.only(slice(some[0], some[-1] + 1) if beside else torch.tensor(some)))
+                part.absent.append(False)
+            elif self.norms and any(counts[number].get(domain) for counts in everywhere):
+                part.batches.append(batch)
+                part.absent.append(True)
         part._loss, part._domains, part._masks = None, None, []
         return part
 
@@ -228,14 +254,15 @@ class BatchObjective:
                 stack.enter_context(frozen(self.modules))
             if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
-            for number, batch in enumerate(self.batches):
+            for number, (batch, absent) in enumerate(zip(self.batches, self.absent, strict=True)):
                 if first:
                     masks.append(generators(self.device))
                 elif self.later.masks == "replay":
                     set_generators(self.device, self._masks[number])
-                loss = self._forward(batch, shifted=at is not None)
-                if len(batch) != self.examples:
-                    loss = loss * (len(batch) / self.examples)
+                with over_all(self.norms, counted=not absent):
+                    loss = self._forward(batch, shifted=at is not None)
+                if absent or len(batch) != self.examples:
+                    loss = loss * (0.0 if absent else len(batch) / self.examples)
                 losses.append(loss.detach())
                 part = differentiate(loss if scale is None else loss * scale)
                 total = total.spent() + part if number else part
@@ -252,7 +279,8 @@ class BatchObjective:
         if self.ranks is None:
             return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         loss = torch.zeros((), dtype=torch.float64, device=self.device) + sum(losses)
-        self.ranks.average_buffers(self.detector, sum(len(batch) for batch in self.batches) / self.examples)
+        here = sum(len(batch) for batch, absent in zip(self.batches, self.absent, strict=True) if not absent)
+        self.ranks.average_buffers(self.detector, here / self.examples)
         return self.ranks.summed([loss])[0].to(torch.promote_types(self.parameters[0].dtype, torch.float32))
 
     def _count(self, passes: float) -> None:
@@ -281,3 +309,11 @@ class BatchObjective:
 def _derivative(value: Tensor, leaves: list[Tensor] | list[nn.Parameter], create_graph: bool = False) -> Vector:
     found = torch.autograd.grad(value, leaves, create_graph=create_graph, allow_unused=True)
     return Vector({leaf: part for leaf, part in zip(leaves, found, strict=True) if part is not None}, fresh=True)
+
+
+def _rows_of_domains(batch: Batch) -> dict[int, list[int]]:
+    """Where each domain's faces lie in a batch."""
+    found: dict[int, list[int]] = {}
+    for row, domain in enumerate(batch.domains.tolist()):
+        found.setdefault(domain, []).append(row)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -60,20 +60,6 @@ class Ranks:
         told = torch.tensor(flags, dtype=torch.uint8)
         dist.all_reduce(told, dist.ReduceOp.MAX, group=self._host)
         return tuple(bool(flag) for flag in told.tolist())
-
-    def total(self, count: int) -> int:
-        """The sum of a number of examples."""
-        told = torch.tensor(count)
-        dist.all_reduce(told, group=self._host)
-        return int(told)
-
-    def totals(self, counts: Mapping[int, int]) -> dict[int, int]:
-        """The sum of each domain's number of examples; a domain that any rank has is in it, in order of its index."""
-        found: dict[int, int] = {}
-        for one in self.gather(dict(counts)):
-            for domain, count in one.items():
-                found[domain] = found.get(domain, 0) + count
-        return dict(sorted(found.items()))
 
     def sum(self, vector: Vector, leaves: Sequence[Tensor]) -> Vector:
         """The sum of a vector over `leaves`. A leaf that no rank's vector has is in none; a rank that lacks one adds zero."""

@@ -166,7 +166,7 @@ def augmented_together(
 
 
 def share(batch: Batch, ranks: Ranks | None, pairs: bool = False) -> Batch:
-    """The rank's part of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank.
+    """The rank's part of some of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank.
 
     With `pairs` it holds as many real as fake faces.
     """
@@ -234,7 +234,8 @@ def train(
         for step, batch in enumerate((batch for take in read for batch in take()), start):
             before(step + 1, batch)
             pairs = "pairs" in detector.needs
-            parts = micro_batches(share(batch, plan.ranks, pairs), plan.micro_batch, pairs)
+            # Divided among the ranks last, so that a micro-batch is the same one however many they are.
+            parts = [share(part, plan.ranks, pairs) for part in micro_batches(batch, plan.micro_batch, pairs)]
             scaler = optimizer.scaler
             objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
             objective.spent = plan.spent

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +16,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from optimizer_reference import Tiny, faces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from benchmark.objective import BatchObjective
 from benchmark.ranks import Ranks
-from detectors.base import Batch, Prediction
+from benchmark.shared_norm import over_all
+from detectors.base import Prediction
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -27,6 +31,9 @@ SIZE = 2
 DOMAINS = [0, 1, 0, 1, 0, 0, 2, 0, 2, 0, 1, 1, 0, 0]
 MINE = (((0, 4), (4, 10)), ((10, 14),))
 """Of each rank the ends of its micro-batches: ten faces of all three domains, and four without domain 2."""
+
+TOGETHER = ([*range(0, 4), *range(10, 14)], [*range(4, 10)])
+"""The micro-batches of one process: the first of both ranks, and the second, which one lacks."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,12 @@ CASES = [
     Case("roga", settings={"align": "global", "alpha": 0.02}),
     Case("roga", settings={"variant": "c", "alpha": 0.02}),
     Case("pim", settings={"alpha": 0.5}),
+    Case("roga", norm=True, settings={"form": "exact", "alpha": 0.02}),
+    Case("roga", norm=True, settings={"variant": "c", "align": "global", "alpha": 0.02}),
 ]
 
 
-def run_case(case: Case, parts: list[tuple[int, int]], ranks: Ranks | None = None) -> dict[str, Tensor]:
+def run_case(case: Case, parts: Sequence[Sequence[int]], ranks: Ranks | None = None) -> dict[str, Tensor]:
     """State of the detector after three steps in float64, and the last loss."""
     detector = Tiny(norm=case.norm).double()
     detector.train(not case.evaluation)
@@ -70,7 +79,7 @@ def run_case(case: Case, parts: list[tuple[int, int]], ranks: Ranks | None = Non
     optimizer = Optimizer(OPTIMIZERS.build(case.rule, **case.settings), base, detector)
     for step in range(3):
         batch = faces(DOMAINS, seed=step)
-        objective = BatchObjective(detector, [batch.only(torch.arange(*ends)) for ends in parts], ranks=ranks)
+        objective = BatchObjective(detector, [batch.only(torch.tensor(rows)) for rows in parts], ranks=ranks)
         loss = optimizer.step(objective)
     return {**{name: t.clone() for name, t in detector.state_dict().items()}, "loss": loss}
 
@@ -102,30 +111,70 @@ def overflow_on_one(ranks: Ranks) -> dict[str, Tensor]:
     return {**detector.state_dict(), "scale": torch.tensor(scaler.get_scale())}
 
 
-def statistics(ranks: Ranks) -> list[dict[str, Tensor]]:
-    """BatchNorm's buffers after one step: of both together, and as this rank's own faces alone would leave them."""
-    found = []
-    for shared in (ranks, None):
-        detector = Tiny()
-        batch = _part(faces([0, 0, 0, 0, 0, 0, 1, 1, 1], dtype=torch.float32), ranks.rank)
-        rule = OPTIMIZERS.build("sam")
-        rule.gradient(BatchObjective(detector, [batch], ranks=shared))
-        found.append({name: t.clone() for name, t in detector.named_buffers()})
+class Seen(Tiny):
+    """Keeps the mean of its faces as a buffer, as a layer of somebody's own might."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Notes what it saw."""
+        if self.training:
+            self.seen = images.mean().detach()
+        return super().forward(images)
+
+
+NINE = [0, 0, 0, 0, 0, 0, 1, 1, 1]
+
+
+def statistics(ranks: Ranks | None, rows: Sequence[int]) -> dict[str, Tensor]:
+    """Buffers after one step, in float32, of a detector with BatchNorm and another memory."""
+    detector = Seen()
+    batch = faces(NINE, dtype=torch.float32).only(torch.tensor(rows))
+    OPTIMIZERS.build("sam").gradient(BatchObjective(detector, [batch], ranks=ranks))
+    return {name: t.clone() for name, t in detector.named_buffers()}
+
+
+LAYERS = {
+    "of vectors": (nn.BatchNorm1d(3), (8, 3), torch.float32),
+    "cumulative": (nn.BatchNorm2d(3, momentum=None), (8, 3, 5, 4), torch.float64),
+    "bare": (nn.BatchNorm2d(3, affine=False, track_running_stats=False), (8, 3, 5, 4), torch.float32),
+    "large mean": (nn.BatchNorm2d(3), (8, 3, 5, 4), torch.float32),
+    "of bfloat16": (nn.BatchNorm2d(3), (8, 3, 5, 4), torch.bfloat16),
+}
+"""BatchNorms of all kinds, the shape of what they are given, and its type."""
+
+
+def layers(rows: slice) -> dict[str, dict[str, Tensor]]:
+    """What each of `LAYERS` gives for some rows in its second forward pass, the slope by them, and its buffers."""
+    found = {}
+    for name, (layer, shape, dtype) in copy.deepcopy(LAYERS).items():
+        layer = layer.double() if dtype == torch.float64 else layer
+        draw = torch.Generator().manual_seed(0)
+        whole, slope = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(2))
+        x = (whole + 100 * (name == "large mean")).to(dtype)[rows].requires_grad_()
+        with over_all([layer], True) if dist.is_initialized() else nullcontext():
+            for _ in range(2):
+                out = layer(x)
+        (by,) = torch.autograd.grad(out, x, slope.to(dtype)[rows])
+        found[name] = {"out": out.detach(), "slope": by, **{key: t.clone() for key, t in layer.named_buffers()}}
     return found
-
-
-def _part(batch: Batch, rank: int) -> Batch:
-    return batch.only(torch.arange(0, 6) if rank == 0 else torch.arange(6, 9))
 
 
 def objectives(rank: int, folder: str) -> None:
     """Everything that is asked of objectives, into a file of each rank."""
     with_group(rank, folder)
     ranks = Ranks(timedelta(seconds=60))
-    found: dict[str, Any] = {case.key: run_case(case, list(MINE[rank]), ranks) for case in CASES}
-    found["overflow"], found["statistics"] = overflow_on_one(ranks), statistics(ranks)
-    empty = BatchObjective(Tiny().double(), [faces([0, 1, 1])] if rank == 0 else [], ranks=ranks)
+    found: dict[str, Any] = {case.key: run_case(case, [range(*ends) for ends in MINE[rank]], ranks) for case in CASES}
+    found["overflow"], found["statistics"] = overflow_on_one(ranks), statistics(ranks, (range(6), range(6, 9))[rank])
+    empty = BatchObjective(Tiny(norm=False).double(), [faces([0, 1, 1])] if rank == 0 else [], ranks=ranks)
     found["empty"] = (float(empty.gradient().norm()), float(empty.loss), empty.examples, [d.examples for d in empty.domains()])
+    found["layers"] = layers(slice(rank, None, SIZE))
+    try:
+        BatchObjective(Tiny(), [faces([0, 1, 1])] if rank == 0 else [], ranks=ranks)
+    except ValueError as error:
+        found["refused"] = str(error)
     torch.save(found, Path(folder, f"{rank}.pt"))
     last = BatchObjective(Tiny(), [faces([0, 1, 1], dtype=torch.float32)], ranks=ranks)
     if rank == 1:

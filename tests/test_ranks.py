@@ -14,7 +14,7 @@ import pytest
 import ranks_worker
 import torch
 from optimizer_reference import Tiny, faces
-from ranks_worker import CASES, DOMAINS, MINE, Case, run_case
+from ranks_worker import CASES, DOMAINS, TOGETHER, Case, run_case
 from test_run import CONTENT, assert_same, cell
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from benchmark.objective import BatchObjective
 from benchmark.run import run_cell
 from benchmark.together import asked_to_stop, own_device
 from results.record import Record
+from results.scores import load_scores
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 
@@ -43,26 +44,39 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(v) for v in vars(case).values()))
 def test_two_ranks_are_one_process(found: list[dict[str, Any]], case: Case) -> None:
-    """Without BatchNorm, or in evaluation mode, that of the undivided batch; else that of the ranks' micro-batches in turn."""
+    """With the same micro-batches, BatchNorm and its running statistics included; without it the batch may also be undivided."""
     ours, theirs = found[0][case.key], found[1][case.key]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     by_batch_statistics = case.norm and not case.evaluation
-    parts = [ends for rank in MINE for ends in rank] if by_batch_statistics else [(0, len(DOMAINS))]
-    alone = run_case(case, parts)
-    running = {name for name in alone if "running" in name or "tracked" in name} if by_batch_statistics else set()
-    assert difference(ours, {name: t for name, t in alone.items() if name not in running}) < 1e-12
+    alone = run_case(case, TOGETHER if by_batch_statistics else [range(len(DOMAINS))])
+    assert difference(ours, alone) < 1e-12
     start = Tiny(norm=case.norm).double().state_dict()
-    assert difference(ours, {name: t for name, t in start.items() if name not in running}) > 1e-3  # it did learn
+    assert difference(ours, {name: t for name, t in start.items() if "running" not in name and "tracked" not in name}) > 1e-3
 
 
-def test_running_statistics_are_the_mean_over_examples(found: list[dict[str, Any]]) -> None:
-    (together, own), (same, others) = found[0]["statistics"], found[1]["statistics"]
+def test_buffers_are_those_of_all_faces(found: list[dict[str, Any]]) -> None:
+    """BatchNorm's by its own statistics, any other layer's by the mean over examples."""
+    together, same, alone = found[0]["statistics"], found[1]["statistics"], ranks_worker.statistics(None, range(9))
+    assert together.keys() == alone.keys() > {"seen", "first.1.running_var"}
     for name, value in together.items():
         assert torch.equal(value, same[name])
-        expected = own[name] if value.dtype == torch.int64 else 6 / 9 * own[name] + 3 / 9 * others[name]
-        assert torch.allclose(value, expected, atol=1e-6)
+        assert torch.allclose(value, alone[name], atol=1e-6)
     assert int(together["first.1.num_batches_tracked"]) == 1
-    assert not torch.allclose(own["first.1.running_mean"], others["first.1.running_mean"])
+    assert not torch.allclose(together["first.1.running_var"], ranks_worker.statistics(None, range(6))["first.1.running_var"])
+
+
+@pytest.mark.parametrize("name", ranks_worker.LAYERS)
+def test_every_kind_of_batchnorm(found: list[dict[str, Any]], name: str) -> None:
+    """As torch's own over all rows, of which each rank has every other one."""
+    alone = ranks_worker.layers(slice(None))[name]
+    tolerance = {torch.float64: 1e-12, torch.float32: 2e-4 if name == "large mean" else 1e-5, torch.bfloat16: 2e-2}
+    for rank in range(ranks_worker.SIZE):
+        ours = found[rank]["layers"][name]
+        assert ours.keys() == alone.keys()
+        for key, expected in alone.items():
+            expected = expected[rank :: ranks_worker.SIZE] if key in ("out", "slope") else expected
+            assert ours[key].dtype == expected.dtype
+            assert torch.allclose(ours[key], expected, rtol=tolerance[alone["out"].dtype], atol=tolerance[alone["out"].dtype])
 
 
 def test_an_overflow_on_one_rank_undoes_the_step_on_all(found: list[dict[str, Any]]) -> None:
@@ -72,11 +86,12 @@ def test_an_overflow_on_one_rank_undoes_the_step_on_all(found: list[dict[str, An
 
 
 def test_a_rank_may_have_nothing(found: list[dict[str, Any]]) -> None:
-    alone = BatchObjective(Tiny().double(), [faces([0, 1, 1])])
+    alone = BatchObjective(Tiny(norm=False).double(), [faces([0, 1, 1])])
     norm, loss = float(alone.gradient().norm()), float(alone.loss)
     for rank in found:
         assert rank["empty"][:2] == pytest.approx((norm, loss), rel=1e-12)
         assert rank["empty"][2:] == (3, [1, 2])
+        assert "each needs one of a step at least" in rank["refused"]
 
 
 def test_a_rank_that_fails_does_not_leave_the_other_waiting(found: list[dict[str, Any]]) -> None:
@@ -86,7 +101,7 @@ def test_a_rank_that_fails_does_not_leave_the_other_waiting(found: list[dict[str
 
 
 def test_a_cell_in_two_processes(data: Path, tmp_path: Path) -> None:
-    """It learns what one process does with the same micro-batches, and resumes to the bit when any rank is asked to stop."""
+    """It learns what one process does, and resumes to the bit when any rank is asked to stop."""
     protocol = {**CONTENT["protocol"], "epochs": 1, "batch_size": 8}
     two = cell(protocol=protocol)
     assert ranks_worker.launch(ranks_worker.cells, str(tmp_path), two.model_dump(mode="json"), str(data)) == [0, 0]
@@ -94,8 +109,12 @@ def test_a_cell_in_two_processes(data: Path, tmp_path: Path) -> None:
     assert_same(tmp_path / "whole", tmp_path / "parts")
     record = Record.load(tmp_path / "whole" / "record.json")
     assert record.provenance.processes == 2
-    alone = run_cell(cell(protocol={**protocol, "micro_batch": 4}), tmp_path / "alone", data)
-    assert record.losses[-1][1] == pytest.approx(alone.losses[-1][1], rel=1e-3)
+    alone = run_cell(two, tmp_path / "alone", data)
+    assert record.cell == alone.cell
+    assert [loss for _, loss in record.losses] == pytest.approx([loss for _, loss in alone.losses], rel=1e-4)
+    scores = [load_scores(tmp_path / name / "scores.parquet") for name in ("whole", "alone")]
+    assert len(scores[0]) == len(scores[1]) > 0
+    assert float((scores[0]["score"] - scores[1]["score"]).abs().max()) < 1e-3
 
 
 def test_torchrun(data: Path, tmp_path: Path) -> None:
