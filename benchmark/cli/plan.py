@@ -35,8 +35,8 @@ def grid_plan(
 
     Hours are an estimate from a few timed passes of each detector; the stores need not be there.
     """
+    from benchmark.cli.running import look_at_fit
     from benchmark.config import ConfigError
-    from benchmark.fitting import check_fit
     from benchmark.mini import WORD
     from benchmark.plan import plan_grid
     from benchmark.study import load_grid
@@ -46,7 +46,7 @@ def grid_plan(
     check_device(device)
     study = load_grid(grid, plugins=[str(p) for p in plugin or []])
     cells = chosen(study.cells(), only)
-    check_fit(cells, weights=False)
+    look_at_fit(cells, weights=False)
     with progress() as bar:
         task = bar.add_task("time detectors", total=len({c.detector.title for c in cells}), unit="detector")
 

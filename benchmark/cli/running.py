@@ -36,6 +36,16 @@ def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str],
     return steps, list(warnings), domains
 
 
+def look_at_fit(cells: list[Any], weights: bool = True) -> None:
+    """`check_fit` with a progress bar, as a large detector takes some seconds."""
+    from benchmark.fitting import check_fit
+
+    with progress() as bar:
+        task = bar.add_task("look at detectors", total=None, unit="detector")
+        check_fit(cells, weights, lambda done, total: bar.update(task, completed=done, total=total))
+        bar.update(task, visible=False)
+
+
 def too_short(cells: list[Any], steps: dict[str, int], domains: dict[str, int]) -> list[str]:
     """A sentence if cells are too short for a look at gradients that costs next to nothing, as `diagnostics_every: auto` has it."""
     from benchmark.diagnostics import schedule
@@ -67,7 +77,6 @@ def run_grid(
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
     from benchmark.config import ConfigError
-    from benchmark.fitting import check_fit
     from benchmark.launch import check_launcher, finished, write_index
     from benchmark.mishaps import place_to_write
     from benchmark.same_name import check_same_grid
@@ -78,7 +87,7 @@ def run_grid(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
     console.quiet = not first
     cells = chosen(study.cells(), only)
-    check_fit(cells)  # a size, a weights file or an optimizer that does not fit is told now, not by every cell
+    look_at_fit(cells)  # a size, a weights file or an optimizer that does not fit is told now, not by every cell
     steps, warnings, domains = look_ahead(cells, data)
     for sentence in warnings if first else []:
         warn(sentence)

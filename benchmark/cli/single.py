@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmark.cli.console import console, progress, warn
 from benchmark.cli.options import Device, Runs, check_device
 from benchmark.cli.reference import Plugins, load
-from benchmark.cli.running import finish, run_grid
+from benchmark.cli.running import finish, look_at_fit, run_grid
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -75,7 +75,6 @@ def train(
     Tests are on the split 'test', or on 'none' where a store has no other split.
     """
     from benchmark.config import ConfigError, Grid, default_base
-    from benchmark.fitting import check_fit
     from benchmark.reading import parse
     from benchmark.study import study_of
 
@@ -112,7 +111,7 @@ def train(
         "protocol": {"epochs": epochs, "batch_size": batch_size, **groups["protocol"]},
         "plugins": plugins,
     }
-    check_fit(parse(Grid, content, "dfgrid train").cells())  # before a store is opened, which the tests' splits ask for
+    look_at_fit(parse(Grid, content, "dfgrid train").cells())  # before a store is opened, which the tests' splits ask for
     for one in tests:
         one["split"] = tested_split(Path(one["store"]))
     grid = parse(Grid, content, "dfgrid train")
