@@ -66,6 +66,7 @@ def run_grid(
     replace: bool = False,
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
+    from benchmark.anew import what_is_made_anew
     from benchmark.config import ConfigError
     from benchmark.fitting import check_fit
     from benchmark.launch import check_launcher, finished, write_index
@@ -92,6 +93,8 @@ def run_grid(
     if first:
         place_to_write(folder)
         for sentence in [] if add or replace else check_same_grid(study, folder):
+            warn(sentence)
+        for sentence in filter(None, (what_is_made_anew(folder / c.id) for c in todo)):
             warn(sentence)
         write_index(study, folder, add)
     if not todo:
