@@ -85,6 +85,12 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def remove(folder: Path) -> None:
+    """Forget a cell's checkpoints, of which nothing can be made any more."""
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Code in the file is never run (`weights_only`).
 

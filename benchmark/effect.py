@@ -21,6 +21,9 @@ from results.selection import Chosen, select, selection_named
 OTHER = {"strict": "dfb-compat", "dfb-compat": "strict"}
 """The preset that a run is compared with."""
 
+ANOTHER_CHECKPOINT = "another checkpoint"
+"""What is said of a number that comes from other weights than the recorded one."""
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -138,7 +141,7 @@ def effects(record: Record, scores: pd.DataFrame) -> list[Effect]:
             continue
         for c in chosen:
             before = own[c.test, c.level]
-            note = "another checkpoint" if c.epochs != before.epochs else ""
+            note = ANOTHER_CHECKPOINT if c.epochs != before.epochs else ""
             found.append(
                 Effect(
                     change,

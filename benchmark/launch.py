@@ -18,6 +18,7 @@ from preprocessing.errors import PreprocessingError
 from preprocessing.store import FaceStore
 from results.files import RecordError
 from results.index import GridFile, GridIndex, WantedCell, WantedTest, save_failure
+from results.scores import lost_scores
 
 ATTEMPTS = 2
 """How often a cell is started whose worker process died (killed for memory, say) before it is written down as failed."""
@@ -146,7 +147,7 @@ def run_cells(
     address: str | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> Outcome:
-    """Run every cell that has no record yet.
+    """Run every cell that has no record yet, or whose scores were lost.
 
     Args:
         cells: what to run; begun with the longest, as far as `seconds` or the records in `folder` tell, those of this call too.
@@ -222,7 +223,9 @@ def _run_together(
 
 
 def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:
-    """Ids of the cells that have a record, of these data and plug-ins. Each store is opened once.
+    """Ids of the cells that have a record, of these data and plug-ins, and its scores. Each store is opened once.
+
+    Of scores the footer alone is looked at; `dfgrid verify` reads them.
 
     Raises:
         ConfigError, RecordError: a record that cannot be read, or that was made from others.
@@ -237,5 +240,6 @@ def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:
                 if name not in fingerprints:
                     fingerprints[name] = FaceStore(data / name).fingerprint
             finished_record(cell, folder / cell.id, fingerprints)
-            done.add(cell.id)
+            if not lost_scores(folder / cell.id / "scores.parquet"):
+                done.add(cell.id)
     return done

@@ -54,8 +54,8 @@ class CellPlan:
 
     @property
     def faces(self) -> int | None:
-        """Faces that training goes through, all passes together."""
-        return None if self.steps is None else round(self.steps * self.cell.protocol.batch_size * self.passes.count)
+        """Faces of all training steps, each counted once a step: a record's `examples`."""
+        return None if self.steps is None else self.steps * self.cell.protocol.batch_size
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import cv2
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from pandas import DataFrame
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from benchmark import checkpoint
+from benchmark.anew import keep_record
 from benchmark.build import build
 from benchmark.circumstances import check_same, circumstances, finished_record, plugin_hashes, provenance_now, settings_used
 from benchmark.config import Cell, ConfigError, load_plugins
@@ -33,6 +35,7 @@ from preprocessing.store import FaceStore
 from results.diagnostics import FILE, Row, table
 from results.files import FORMAT
 from results.record import Measure, Record
+from results.scores import lost_scores
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
@@ -120,14 +123,15 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def record(self) -> Record:
-        """The finished record: read if it is there, else made."""
+        """The finished record: read if it is there with its scores, else made."""
         path = self.folder / "record.json"
         if path.exists():
             stores = open_stores(self.cell, self.data)
             done = finished_record(self.cell, self.folder, {name: store.fingerprint for name, store in stores.items()})
-            if self.writes:
-                self.kept.remove()
-            return done
+            if not lost_scores(self.folder / "scores.parquet"):
+                if self.writes:
+                    self.kept.remove()
+                return done
         if self.writes:
             (self.folder / "failure.json").unlink(missing_ok=True)
             (self.folder / "cell.yaml").write_text(
@@ -143,6 +147,8 @@ class _Run:
             self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
             with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan):
+                if self.writes and start in self.evaluation_steps and not self.kept.has(start):
+                    self._keep(start)
                 train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
             return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
         finally:
@@ -152,6 +158,7 @@ class _Run:
     def _write_record(self) -> Record:
         self._test()
         record = self._finish()
+        keep_record(self.folder)
         record.save(self.folder / "record.json")
         self.kept.remove()
         return record
@@ -160,15 +167,19 @@ class _Run:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
         kept = checkpoint.latest(self.folder)
         if kept is None:
-            seed_rank(self.cell.seed, self.ranks.rank if self.ranks else 0)
-            if self.writes:
-                self.kept.remove()  # of a run that has left no checkpoint; they may be another code's
-            return 0
+            return self._from_the_start()
         path, state = kept
+        whole = self._can_be_tested(int(state["step"]))
+        if not whole and (self.folder / "record.json").exists():
+            return self._from_the_start()
         check_same(path, state["stores"], self.fingerprints, "content of store")
         self.tested = state["stores"]
         check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
+        if not whole:
+            if self.writes:
+                warnings.warn(f"{path} lacks the weights of evaluations before it; the cell is trained again", stacklevel=2)
+            return self._from_the_start()
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
@@ -179,6 +190,25 @@ class _Run:
         self.progress.take_back(state)
         self.plan.spent.faces = state.get("spent", 0.0)
         return int(state["step"])
+
+    def _from_the_start(self) -> int:
+        self.tested = {}
+        seed_rank(self.cell.seed, self.ranks.rank if self.ranks else 0)
+        if self.writes:
+            self.kept.remove()  # of a run that has left no checkpoint; they may be another code's
+            checkpoint.remove(self.folder)
+        return 0
+
+    def _can_be_tested(self, step: int) -> bool:
+        """Whether the weights of every evaluation point until `step` are there, those of `step` itself being the checkpoint's.
+
+        They are not where a record or its scores were deleted: a finished cell keeps its last weights only.
+        """
+
+        def there() -> bool:
+            return all(point == step or self.kept.has(point) for point in self.evaluation_steps if point <= step)
+
+        return there() if self.ranks is None else self.ranks.first(there)
 
     def _save(self, step: int) -> None:
         self.random = [random_state()] if self.ranks is None else self.ranks.gather(random_state())
@@ -250,11 +280,16 @@ class _Run:
     def _score(self, step: int, loss: float) -> None:
         """Evaluate on every set, and write scores and curves."""
         self.writer.add_scalar("loss", loss, step)
+        scores = self._keep(step)
+        self._add(measures(scores, self.val, step / self.plan.batches.steps, step, self.cell.protocol))
+        self.writer.flush()
+
+    def _keep(self, step: int) -> DataFrame:
+        """Keep the weights of an evaluation point with their validation scores, which are returned."""
         scores = score(self.detector, self.val.frames, progress=partial(self.report, "evaluate val"))
         epoch = step / self.plan.batches.steps
-        self._add(measures(scores, self.val, epoch, step, self.cell.protocol))
         self.kept.keep(step, scores.assign(epoch=epoch, step=step, split="val", test="val", role="source-val"), self.detector)
-        self.writer.flush()
+        return scores
 
     def _add(self, found: list[Measure]) -> None:
         self.progress.measures += found

@@ -89,7 +89,12 @@ def _cell(folder: Path, index: GridIndex, expected: float | None) -> CellStandin
         return CellStanding(name, "failed", reason.removeprefix("failed: "))
     if reason == NOT_RUN and beat is None:
         return CellStanding(name, "waiting", seconds=expected)
-    return CellStanding(name, "interrupted", reason.removesuffix(" (or still running)"), expected)
+    return CellStanding(name, "interrupted", _after(reason), expected)
+
+
+def _after(reason: str) -> str:
+    """What a reason tells beyond that the cell was interrupted, as its state says that."""
+    return "" if reason == NOT_RUN else reason.removesuffix(" (or still running)").removeprefix("interrupted").strip()
 
 
 def _whole(beat: Beat | None) -> float | None:

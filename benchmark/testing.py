@@ -43,6 +43,10 @@ class Scores:
         write_parquet(scores, self.scores / f"{step:08d}-val.parquet")
         checkpoint.save(self.weights / f"{step:08d}.pt", {"step": step, "detector": detector.state_dict()})
 
+    def has(self, step: int) -> bool:
+        """Whether an evaluation point is kept."""
+        return (self.weights / f"{step:08d}.pt").exists() and (self.scores / f"{step:08d}-val.parquet").exists()
+
     def tested(self, step: int) -> Path:
         """Where the test scores of an evaluation point are."""
         return self.scores / f"{step:08d}.parquet"

@@ -128,7 +128,7 @@ class Registry:
         except RegistryError:
             raise
         except (ValueError, TypeError) as error:
-            raise RegistryError(f"{self.kind} '{name}': {error}") from error
+            raise RegistryError(f"{self.kind} '{name}': {' '.join(str(error).split())}") from error
 
     def _load_installed(self) -> None:
         if not self._installed:
@@ -167,4 +167,5 @@ def load_plugin(path: str | Path) -> None:
         raise
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RegistryError(f"plug-in file {path} fails to load: {type(error).__name__}: {error}") from error
+        told = " ".join(str(error).split())  # one sentence, whatever the file says
+        raise RegistryError(f"plug-in file {path} fails to load: {type(error).__name__}: {told}") from error

@@ -211,10 +211,9 @@ def _read_cell(folder: Path, wanted: WantedCell) -> Record | str:
 def _failure(path: Path) -> str:
     """The reason in one line."""
     try:
-        reason = " ".join(str(json.loads(path.read_text(encoding="utf-8"))["reason"]).split())
+        return " ".join(str(json.loads(path.read_text(encoding="utf-8"))["reason"]).split())
     except (OSError, ValueError, KeyError, TypeError):
         return f"{path.parent.name}/failure.json cannot be read"
-    return reason if len(reason) <= 300 else reason[:299] + "…"
 
 
 def _after(folder: Path) -> str:

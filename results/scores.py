@@ -25,6 +25,7 @@ from typing import Literal
 
 import pandas as pd
 from pandas.api import types
+from pyarrow.parquet import read_schema
 
 from results.files import RecordError
 
@@ -87,6 +88,18 @@ def load_scores(path: str | Path) -> pd.DataFrame:
         raise RecordError(f"{path} is no parquet file ({str(error).splitlines()[0]}); delete it and run the cell again") from error
     check_scores(scores, str(path))
     return scores[list(SCORE_COLUMNS)]
+
+
+def lost_scores(path: str | Path) -> str:
+    """Why a score file cannot be what its cell wrote, as "is missing"; "" where its footer, which alone is read, is in order."""
+    path = Path(path)
+    if not path.is_file():
+        return "is missing"
+    try:
+        names = read_schema(path).names
+    except (OSError, ValueError):
+        return "is no parquet file"
+    return "" if set(SCORE_COLUMNS) <= set(names) else "has not the columns of a score file"
 
 
 def _is(kind: str, values: pd.Series) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,8 @@ def build_side_by_side(
         rows=first.rows,
         entries=entries,
         notes=list(dict.fromkeys(entry.reason for line in entries for entry in line if entry.reason)),
-        trail=list(dict.fromkeys(sentence for table in tables for sentence in table.trail)),
+        # Sentence by sentence, so that what is said of one rule stands beside what is said of the others.
+        trail=list(dict.fromkeys(sentence for of in zip_longest(*(t.trail for t in tables)) for sentence in of if sentence)),
     )
 
 

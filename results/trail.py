@@ -41,7 +41,7 @@ def trail(
     return [
         _numbers(index.grid.seeds, metrics, bold),
         checkpoint,
-        f"Records: {len(records)} of {len(index.grid.cells)} cells.",
+        f"Records: {len(records)} of {len(index.grid.cells)} cell{'s' * (len(index.grid.cells) != 1)}.",
         _settings("Protocol", [r.protocol for r in records]),
         _settings("Training data", [r.data.get("train", {}) for r in records]),
         _examples(records, shown),

@@ -245,7 +245,7 @@ def test_a_corrupt_video_among_good_ones(dfgrid: Dfgrid, data: Path, tmp_path: P
     shutil.copy(real[0], tmp_path / "videos/broken.mp4")
     code, out, err = dfgrid("preprocess", "videos", "--layout", "folder", "--frames", 2, "--out", "s", "--retry")
     assert code == 0, err
-    assert "1 videos done now, 3 were there already" in out
+    assert "1 video done now, 3 there already" in out
 
 
 def test_damaged_and_oddly_named_files_do_not_end_a_run(dfgrid: Dfgrid, data: Path, tmp_path: Path) -> None:

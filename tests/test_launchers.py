@@ -16,11 +16,13 @@ import yaml
 from small_cell import CONTENT, assert_same, cell, grid
 
 from benchmark.cli import main
+from benchmark.cli.console import progress
+from benchmark.cli.running import run_study_cells
 from benchmark.config import ConfigError
 from benchmark.costs import longest_first, recorded_seconds
 from benchmark.evaluate import Diverged
 from benchmark.heartbeat import FILE, SILENT, Heartbeat, read_beat
-from benchmark.launch import LAUNCHERS, Job, check_launcher, run_cells, write_index
+from benchmark.launch import LAUNCHERS, Event, Job, Outcome, check_launcher, run_cells, write_index
 from benchmark.pool import slots
 from benchmark.run import run_cell
 from benchmark.same_name import check_same_grid
@@ -134,7 +136,7 @@ def test_standing(tmp_path: Path) -> None:
     assert found[waiting.name].state == "waiting"
     assert (found[running.name].state, found[running.name].detail) == ("running", "train 20/100, 4/s")
     assert found[running.name].seconds == pytest.approx(20.0)
-    assert found[killed.name].state == "interrupted"
+    assert (found[killed.name].state, found[killed.name].detail) == ("interrupted", "")
     assert (found[failed.name].state, found[failed.name].detail) == ("failed", "out of luck")
     assert standing(folder).left == pytest.approx(20 + 25 + 25)  # the other two as long as the running one, by its rate
     (running / FILE).write_text(json.dumps({**beat, "stage": "start", "total": 0, "rate": 0.0}))
@@ -158,7 +160,7 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert dfgrid("grid", "status", "small", "--watch")[1].strip() == told.strip()  # nothing runs: it looks once
     code, told = dfgrid("grid", "retry", "small", "--failed", "--data", data)
     assert code == 1  # it fails again
-    assert "1 of 1 cells failed" in told
+    assert "1 of 1 cell failed" in told
     settings = folder / two.cells()[0].id / "cell.yaml"
     content = yaml.safe_load(settings.read_text())
     settings.write_text("nonsense: 1")
@@ -168,6 +170,42 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     settings.write_text(yaml.safe_dump({**content, "base": {"name": "sgd", "lr": 0.01}}))
     (folder / two.cells()[0].id / "failure.json").unlink()
     assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
+
+
+def test_the_bar_of_a_failed_cell_does_not_end_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(cells: list[Any], folder: Path, *args: Any) -> Outcome:
+        (one,) = cells
+        args[4](Event(one.id, "train", 7, 400))
+        args[4](Event(one.id, "failed", reason="two\nlines"))
+        return Outcome(failed={one.id: "two\nlines"})
+
+    bars: list[Any] = []
+    monkeypatch.setattr("benchmark.launch.run_cells", fail)
+    monkeypatch.setattr("benchmark.cli.running.progress", lambda: bars.append(progress()) or bars[0])
+    run_study_cells("small", [cell()], tmp_path, tmp_path, "cpu", 1, 1, "local", None, {cell().id: 400})
+    assert [(task.completed, task.total) for task in bars[0].tasks] == [(7, 400)]
+    told = capsys.readouterr()
+    assert "seed 0: two lines\n" in told.out
+    assert f"1 of 1 cell failed; failure.json in a cell's folder in {tmp_path} says why" in told.err
+
+
+def test_a_demo_of_which_every_cell_failed_ends_after_training(
+    dfgrid: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(study: Any, runs: Path, *args: Any, **more: Any) -> Outcome:
+        write_index(study, runs / study.name)
+        return Outcome(failed={c.id: "no luck" for c in study.cells()})
+
+    monkeypatch.setattr("benchmark.cli.data.run_synth", lambda *args: None)
+    monkeypatch.setattr("benchmark.cli.data.run_preprocess", lambda *args: None)
+    monkeypatch.setattr("benchmark.cli.experiments.run_grid", fail)
+    code, told = dfgrid("demo", "--runs", tmp_path / "runs")
+    assert code == 1
+    assert "Train and evaluate" in told
+    assert "The table" not in told
+    assert "Error" not in told
 
 
 def test_two_grids_of_one_name(dfgrid: Any, data: Path, tmp_path: Path) -> None:
@@ -198,7 +236,7 @@ def test_two_grids_of_one_name(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert "has other settings; give this one another name" in told
     code, told = dfgrid("grid", "run", "g.yaml", "--data", data, "--replace")
     assert code == 0
-    assert "nothing to run, all 1 cells are done" in told
+    assert "nothing to run, its only cell is done" in told
     assert list(GridIndex.read(folder).records) == [cell().id]
 
 
@@ -225,13 +263,13 @@ def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path
         if (tmp_path / "runs" / "small" / "grid.json").exists():
             told = dfgrid("grid", "status", "small")[1]
     assert "running" in told
-    assert "0 of 1 cells done, 1 running" in told
+    assert "0 of 1 cell done, 1 running" in told
     os.killpg(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Stopped; checkpoints are written" in errors
     assert "Traceback" not in errors
-    assert "0 of 1 cells done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
+    assert "0 of 1 cell done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
     assert not (tmp_path / "runs" / "small" / cell().id / FILE).exists()
 
 

@@ -55,7 +55,7 @@ def test_from_nothing_to_the_papers_table(dfgrid: Dfgrid, monkeypatch: pytest.Mo
     monkeypatch.setattr(benchmark.mini, "stand_ins", fewer)
     code, out, err = dfgrid("grid", "run", "pim/table1", "--data", "mini")
     assert code == 0, err
-    assert "1 of 1 datasets drawn now" in out
+    assert "1 of 1 dataset drawn now" in out
     assert "are no evidence" in " ".join(err.split())
     said = " ".join(out.split())
     assert "[SCALED DOWN, ON DRAWN FACES: no evidence] (measured)" in said
@@ -76,7 +76,7 @@ def test_from_nothing_to_the_papers_table(dfgrid: Dfgrid, monkeypatch: pytest.Mo
         assert not benchmark.mini.draw(one, tmp_path / "data")
     code, out, _ = dfgrid("grid", "run", "pim-table1", "--data", "mini")
     assert code == 0
-    assert "0 of 1 datasets drawn now, 1 were there already" in out
+    assert "0 of 1 dataset drawn now, 1 there already" in out
     assert "nothing to run" in out
     code, out, _ = dfgrid("table", "pim/1", "--mode", "beside", "--mini", "--out", "elsewhere")
     assert code == 0
@@ -177,8 +177,8 @@ def test_a_plan_without_any_store(dfgrid: Dfgrid, monkeypatch: pytest.MonkeyPatc
     said = " ".join(out.split())
     assert "4 cells" in said
     assert "5,760" in said  # 720 x 32 fakes, 8 of them a step, two epochs
-    assert "92,160" in said  # their faces
-    assert "184,320" in said  # and twice that for SAM
+    assert said.count("92,160") == 2  # their faces, of SGD and SAM alike: a record's `examples`
+    assert "184,320" not in said
     assert "get FaceForensics++ from https://github.com/ondyari/FaceForensics" in said
     command = "dfgrid preprocess FOLDER --layout faceforensics++ --compression c23 --frames 32"
     assert f"{command} --out data/stores/FaceForensics++-c23" in said
@@ -194,7 +194,7 @@ def test_a_store_of_unknown_size_leaves_the_hours_open(dfgrid: Dfgrid, monkeypat
     code, out, err = dfgrid("grid", "plan", "small.yaml", "--data", "d")
     assert code == 0, err
     said = " ".join(out.split())
-    assert "Time: 0.000 hours for the cells that can be estimated" in said
+    assert "Time: ? for 0 of 4 cells, of the others unknown" in said
     assert "no dataset that dfgrid knows has this name" in said
     assert "stores/mine: the counts of split 'test' are not published, so nothing is estimated from it" in said
     code, _, err = dfgrid("grid", "plan", "small.yaml", "--data", "mini")
@@ -230,7 +230,7 @@ def test_a_plan_counts_what_is_there(
     folder = tmp_path / "run"
     record = run_cell(cells[0], folder, data)
     (one,) = plan.cells
-    assert one.steps == record.steps
+    assert (one.steps, one.faces) == (record.steps, record.provenance.examples)
     assert one.scored == len(pd.read_parquet(folder / "scores.parquet"))
     assert plan.hours is not None
     assert plan.hours > 0
@@ -239,6 +239,12 @@ def test_a_plan_counts_what_is_there(
     assert one.evaluations == len({m.step for m in record.measures})
     assert all(need.there and need.faces for need in plan.needs)
     assert plan.missing == 0
+
+
+def test_times_are_told_in_a_unit_that_does_not_round_them_away() -> None:
+    from benchmark.cli.plan import _time
+
+    assert [_time(hours) for hours in (0.00001, 0.01, 0.1, 2.04)] == ["1 s", "36 s", "6 min", "2.0 h"]
 
 
 def test_a_face_in_several_test_sets_is_planned_once(tmp_path: Path) -> None:

@@ -209,6 +209,10 @@ def test_a_plug_in_that_raises_at_import(
     assert code == 2
     assert "bad.py fails to load: ModuleNotFoundError: No module named 'nowhere_to_be_found'" in told
 
+    (tmp_path / "bad.py").write_text("raise ValueError('one line\\n  and another')\n")
+    code, told = dfgrid(capsys, monkeypatch, "list", "detectors", "--plugin", tmp_path / "bad.py")
+    assert (code, "bad.py fails to load: ValueError: one line and another" in told) == (2, True), told
+
     (tmp_path / "moody.py").write_text("import os\nif os.getpid() != " + str(__import__("os").getpid()) + ": raise SystemExit(3)\n")
     moody, calm = cell(plugins=[str(tmp_path / "moody.py")], seeds=[0]), cell(seeds=[1])
     outcome = run_cells([moody, calm], tmp_path / "runs", data)

@@ -153,10 +153,10 @@ def test_the_command_shows_flatness_beside_auc(grid: Path, data: Path, tmp_path:
     assert auc is not None
     assert "resnet10 / sgd / 0" in result.output
     assert f"{100 * auc:.1f}" in result.output
-    assert "1 cells are not finished and were left out" in result.output
+    assert "1 cell not finished and left out" in result.output
     report = json.loads(next(folder.glob("*/probes/sharpness.json")).read_text())
     assert f"{report['sets'][0]['rises'][0]['worst']:.3g}" in result.output
-    assert "1 of 1 cells were probed already" in run(folder, *quick).output
+    assert "1 of 1 cell was probed already" in run(folder, *quick).output
 
 
 def test_cells_of_other_data_do_not_share_a_table() -> None:

@@ -12,7 +12,8 @@ from results_grids import measure, record
 from test_cli import Dfgrid, dfgrid  # noqa: F401  (the fixture)
 from test_run import cell
 
-from benchmark.effect import Effect, changes, effects, protocol_of, remeasure
+from benchmark.cli.protocol import _over_runs
+from benchmark.effect import ANOTHER_CHECKPOINT, Effect, changes, effects, protocol_of, remeasure
 from benchmark.protocol import SWITCHES
 from benchmark.run import run_cell
 from results.record import Record
@@ -139,11 +140,27 @@ def test_effect_on_the_command_line(dfgrid: Dfgrid, finished: Path, tmp_path: Pa
     summary = out[out.index("2 runs") :].splitlines()
     for change in ("clip_average: of_videos -> of_frames", "selection: source_val -> last"):
         line = next(text for text in summary if change in text and "mini-b" in text and "│ video │" in text)
-        assert line.count(f"{moved[change, 'mini-b', 'video']:+.2f}") == 3, "mean, least and most of two equal runs"
+        below = summary[summary.index(line) + 1]  # least and most
+        mean = f"{moved[change, 'mini-b', 'video']:+.2f}"
+        assert mean in line
+        assert f"{mean}, {mean}" in below, "least and most of two equal runs"
+    assert "EER by: mean" in out
+    by_eer = table[(table["change"] == "eer: interpolated -> nearest") & table["eer_points"].ne(0)]
+    for points in by_eer["eer_points"]:
+        assert f"{points:+.2f}, {points:+.2f}" in out[out.index("2 runs") :]
     (tmp_path / "empty").mkdir()
     code, _, err = dfgrid("protocol", "effect", "empty")
     assert code == 2
     assert "holds no record.json" in err
+
+
+def test_several_runs_say_where_another_checkpoint_was_chosen() -> None:
+    row = {"change": "a -> b", "test": "t", "level": "video", "auc_points": 1.0, "eer_points": -2.0, "oracle": False}
+    rows = pd.DataFrame([{**row, "note": note} for note in (ANOTHER_CHECKPOINT, "")])
+    other = pd.DataFrame([{**row, "change": "c -> d", "note": ANOTHER_CHECKPOINT}] * 2)
+    table = _over_runs(pd.concat([rows, other]), 2)
+    assert list(table.columns[-1].cells) == ["another checkpoint in 1 run", "another checkpoint"]
+    assert list(table.columns[5].cells) == ["-2.00\n-2.00, -2.00"] * 2
 
 
 def test_show_diff_and_list(dfgrid: Dfgrid) -> None:  # noqa: F811
@@ -152,6 +169,7 @@ def test_show_diff_and_list(dfgrid: Dfgrid) -> None:  # noqa: F811
     for name, switch in SWITCHES.items():
         differs = name not in ("missing_face", "clip_average")
         assert (f"│ {name} " in out, switch.row[:6] in out) == (differs, differs), name
+    assert "Alike in both: missing_face count, clip_average of_videos\n" in out
     code, out, _ = dfgrid("protocol", "show", "dfb-compat")
     assert all(f"│ {name} " in out for name in SWITCHES)
     assert "What no preset reproduces" in out

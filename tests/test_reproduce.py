@@ -151,12 +151,21 @@ def test_what_is_missing_is_said(copy: Path, data: Path, tmp_path: Path) -> None
         reproduce(path, data, tmp_path / "again")
 
 
+def test_a_mistake_is_told_without_a_bar(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, told = dfgrid(capsys, monkeypatch, "reproduce", copy / cell().id, "--data", tmp_path / "small")
+    assert code == 2
+    assert told.strip().startswith("Error: no store below")
+    assert "0/?" not in told
+
+
 def test_verify_finds_what_differs(
     copy: Path, runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, told = dfgrid(capsys, monkeypatch, "verify", runs)
     assert code == 0, told
-    assert "1 records, 20 numbers computed again: all as recorded" in told
+    assert "1 record, 20 numbers computed again: all as recorded" in told
 
     path = copy / cell().id / "record.json"
     edit(path, lambda content: content["measures"][1].update(auc=content["measures"][1]["auc"] * 0.999))

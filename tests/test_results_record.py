@@ -17,6 +17,8 @@ from results.index import GridFile, GridIndex, save_failure
 from results.record import Record
 from results.scores import SCORE_COLUMNS, load_scores
 
+LONG = ", and so on" * 100
+
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
     before = record("a", 0.9, protocol={"name": "strict", "betas": (0.9, 0.999)}, losses=((1, None), (2, 0.5)))
@@ -103,7 +105,7 @@ def test_a_grid_names_why_each_cell_has_no_record(tmp_path: Path) -> None:
     )
     for cell in ("meso4-sgd-s1", "meso4-sgd-s2", "meso4-sgd-s3", "meso4-sam-s0", "meso4-sam-s1"):
         (folder / cell).mkdir()
-    save_failure(folder / "meso4-sgd-s1" / "failure.json", "the loss is not finite\n after step 3")
+    save_failure(folder / "meso4-sgd-s1" / "failure.json", "the loss is not finite\n after step 3" + LONG)
     (folder / "meso4-sgd-s2" / "failure.json").write_text("{")
     (folder / "meso4-sgd-s3" / "checkpoint.pt").touch()
     (folder / "meso4-sam-s0" / "checkpoint.pt").touch()
@@ -117,7 +119,7 @@ def test_a_grid_names_why_each_cell_has_no_record(tmp_path: Path) -> None:
     index = GridIndex.read(folder)
     assert list(index.records) == ["meso4-sgd-s0"]
     reasons = index.reasons
-    assert reasons["meso4-sgd-s1"] == "failed: the loss is not finite after step 3"
+    assert reasons["meso4-sgd-s1"] == f"failed: the loss is not finite after step 3{LONG}", "whole, in one line"
     assert reasons["meso4-sgd-s2"] == "failed: meso4-sgd-s2/failure.json cannot be read"
     assert reasons["meso4-sgd-s3"] == "interrupted (or still running)"
     assert reasons["meso4-sam-s0"] == "interrupted after epoch 2.5 (or still running)"

@@ -256,8 +256,8 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
         return int(stopped.value.code or 0), " ".join(said.out.split()), " ".join(said.err.split())
 
     assert "wrote a.zip: 3 cells" in run("export", "small", "--out", "a.zip")[1]
-    assert "there/small: 3 cells added, 0 were there already" in run("import-results", "a.zip", "--runs", "there")[1]
-    assert "there/small: 0 cells added, 3 were there already" in run("import-results", "a.zip", "--runs", "there")[1]
+    assert "there/small: 3 cells added, 0 there already" in run("import-results", "a.zip", "--runs", "there")[1]
+    assert "there/small: 0 cells added, 3 there already" in run("import-results", "a.zip", "--runs", "there")[1]
     code, out, _ = run("report", "there", "--out", "site")
     assert (code, "wrote site/index.html: 4 cells of 1 grid" in out) == (0, True)
     for args, message in (

@@ -34,6 +34,8 @@ def test_the_columns_are_those_of_the_single_tables(folder: Path) -> None:
         assert rule.oracle == ("oracle" in heading[3])
         assert heading[:2] == single.headings[column][:2]
         assert [line[at] for line in table.entries] == [line[column] for line in single.entries]
+    rules = [at for at, sentence in enumerate(table.trail) if sentence.startswith("Checkpoint: ")]
+    assert rules == list(range(rules[0], rules[0] + len(SELECTIONS))), "one beside the other"
     for rule in SELECTIONS.values():
         assert any(rule.sentence in sentence for sentence in table.trail)
 

@@ -57,5 +57,5 @@ def test_a_grid_may_train_on_split_none_and_is_warned(
     with pytest.raises(SystemExit, match="0"):
         main()
     out, err = capsys.readouterr()
-    assert "all 1 cells are done" in out
+    assert "its only cell is done" in out
     assert err.count("warning") == 3

@@ -166,7 +166,7 @@ def test_import_and_export_on_the_command_line(tmp_path: Path, dfgrid: Dfgrid) -
     code, out, err = dfgrid("import", "deepfakebench", "--json", file, "--rgb", tmp_path / "rgb", "--out", tmp_path / "s")
     assert code == 0
     assert "found UADFV/none/real: all 2 videos are in train, val and test: there is no split; they get the split 'none'" in err
-    assert "4 videos done now, 0 were there already" in out
+    assert "4 videos done now, 0 there already" in out
     assert "4 videos (0 without frames), 12 face" in out
     assert "import UADFV" in out
     assert "4/4" in out

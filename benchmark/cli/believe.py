@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, counted, errors, progress
 from benchmark.cli.options import Data, check_device
 from benchmark.cli.reference import Plugins
 
@@ -36,10 +36,11 @@ def reproduce(
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dfgrid-reproduce-"))) / "cell"
         bar = stack.enter_context(progress())
-        task = bar.add_task("reproduce", total=None, unit="step")
+        tasks: list[Any] = []  # none before there is something to count: a mistake ends the command without a bar
 
         def report(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total, unit="step" if stage == "train" else "face")
+            tasks.extend([] if tasks else [bar.add_task("reproduce", total=None, unit="step")])
+            bar.update(tasks[0], description=stage, completed=done, total=total, unit="step" if stage == "train" else "face")
 
         found = run(path, data, folder, store or (), plugin or (), device, report)
     show(found)
@@ -92,7 +93,7 @@ def verify(runs: Annotated[Path, typer.Argument(help="A folder of runs, of one g
     found = look(runs)
     for f in found.findings:
         errors.print(f"[red]differs[/] {escape(str(f.path))}: {escape(f.sentence)}", soft_wrap=True)
-    verdict = f"{len(found.findings)} findings" if found.findings else "all as recorded"
-    console.print(f"{found.records} records, {found.numbers} numbers computed again: {verdict}")
+    verdict = counted(len(found.findings), "finding") if found.findings else "all as recorded"
+    console.print(f"{counted(found.records, 'record')}, {counted(found.numbers, 'number')} computed again: {verdict}")
     if found.findings:
         raise typer.Exit(1)

@@ -31,6 +31,11 @@ def warn(sentence: str) -> None:
     errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
 
 
+def counted(number: int, word: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 class RateColumn(ProgressColumn):
     """Items per second, over the last half minute."""
 

@@ -11,7 +11,7 @@ from rich import filesize
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, counted, errors, progress
 
 store_app = typer.Typer(help="What is in a store of faces; verify it; look at it.", no_args_is_help=True)
 
@@ -89,11 +89,13 @@ def show_summary(summary: Any) -> None:
     if summary.finished_before:
         console.print(f"{summary.out}: nothing to do, the store is finished", markup=False, soft_wrap=True)
     else:
-        now = f"{summary.processed} videos done now, {summary.skipped} were there already"
+        now = f"{counted(summary.processed, 'video')} done now, {summary.skipped} there already"
         console.print(f"{summary.out}: {now}", markup=False, soft_wrap=True)
     frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts["frames"].items())
     total = sum(counts["frames"].values())
-    console.print(f"  {counts['videos']} videos ({counts['unreadable_videos']} unreadable), {total} sampled frames: {frames}")
+    console.print(
+        f"  {counted(counts['videos'], 'video')} ({counts['unreadable_videos']} unreadable), {total} sampled frames: {frames}"
+    )
     console.print(f"  fingerprint {summary.fingerprint}", soft_wrap=True)
 
 

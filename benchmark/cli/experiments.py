@@ -61,6 +61,7 @@ def demo(
     from benchmark.pool import slots
     from benchmark.study import load_grid
     from preprocessing.pipeline import Settings
+    from results.index import GridIndex
 
     workers = len(slots(device, workers, 1))
     frames = 6
@@ -72,8 +73,8 @@ def demo(
         run_preprocess(data / name, layout, data / "stores" / name, name, "c23", Settings(frames=frames), workers)
     console.rule("3  Train and evaluate")
     outcome = run_grid(load_grid("demo"), runs, data, device, workers)
-    if outcome is not None and outcome.stopped:
-        finish(outcome)
+    if outcome is not None and (outcome.stopped or not GridIndex.read(runs / "demo").records):
+        finish(outcome)  # there is nothing to show
     console.rule("4  The table")
     show_table(runs / "demo", beside=True)
     console.rule("5  The report")

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, counted, errors, progress
 from benchmark.cli.data import Workers, store_app
 
 import_app = typer.Typer(help="Make a store from faces that another program cut out.", no_args_is_help=True)
@@ -66,11 +66,15 @@ def deepfakebench(
     if summary.finished_before:
         console.print(f"{out}: nothing to do, the store is finished", markup=False, soft_wrap=True)
     else:
-        sentence = f"{out}: {summary.processed} videos done now, {summary.skipped} were there already"
+        sentence = f"{out}: {counted(summary.processed, 'video')} done now, {summary.skipped} there already"
         console.print(sentence, markup=False, soft_wrap=True)
     frames = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in summary.counts["frames"].items() if n)
-    console.print(f"  {summary.counts['videos']} videos ({summary.counts['unreadable_videos']} without frames), {frames}")
-    console.print(f"  {len(summary.findings)} findings about the files; fingerprint {summary.fingerprint}", soft_wrap=True)
+    console.print(
+        f"  {counted(summary.counts['videos'], 'video')} ({summary.counts['unreadable_videos']} without frames), {frames}"
+    )
+    console.print(
+        f"  {counted(len(summary.findings), 'finding')} about the files; fingerprint {summary.fingerprint}", soft_wrap=True
+    )
 
 
 export_app = typer.Typer(help="Write a store's faces as another program reads them.", no_args_is_help=True)
@@ -100,7 +104,11 @@ def export(
         done = export_deepfakebench(
             faces, out, name=name, with_lmdb=lmdb, on_video=lambda n, total: bar.update(task, completed=n, total=total)
         )
-    console.print(f"{out}: {done.faces} faces of {done.videos} videos, {len(done.files)} JSON files", markup=False, soft_wrap=True)
+    console.print(
+        f"{out}: {counted(done.faces, 'face')} of {counted(done.videos, 'video')}, {counted(len(done.files), 'JSON file')}",
+        markup=False,
+        soft_wrap=True,
+    )
     for note in done.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
 

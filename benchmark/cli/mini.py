@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmark.cli.console import console, progress, warn
+from benchmark.cli.console import console, counted, progress, warn
 
 
 def run_mini(
@@ -50,7 +50,7 @@ def run_mini(
         wanted = stand_ins(study)
         for one in wanted:
             made += draw(one, home, processes, show)
-    console.print(f"{made} of {len(wanted)} datasets drawn now, {len(wanted) - made} were there already")
+    console.print(f"{made} of {counted(len(wanted), 'dataset')} drawn now, {len(wanted) - made} there already")
     outcome = run_grid(study, runs, home, device, workers, only, threads, launcher=launcher, address=address, replace=replace)
     if outcome is not None and outcome.stopped:
         return outcome

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import filesize
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, progress
+from benchmark.cli.console import console, counted, progress
 from benchmark.cli.options import Data, Device, Only, Threads, Workers, check_device, chosen
 from benchmark.cli.reference import Plugins
 
@@ -54,7 +54,7 @@ def grid_plan(
             bar.update(task, description=what, completed=done, total=total)
 
         plan = plan_grid(cells, data, device, threads, show)
-    console.print(f"[bold]{escape(study.title or study.name)}[/]: {len(cells)} cells", soft_wrap=True)
+    console.print(f"[bold]{escape(study.title or study.name)}[/]: {counted(len(cells), 'cell')}", soft_wrap=True)
     console.print(_cells(plan.cells))
     console.print(_stores(plan.needs))
     for sentence in [*_totals(plan, device, workers, threads), *plan.uncertain]:
@@ -84,13 +84,13 @@ def _cells(cells: list[CellPlan]) -> Table:
         "faces scored\na cell",
     ):
         table.add_column(name, justify="right")
-    table.add_column("hours\nall seeds", justify="right")
+    table.add_column("time\nall seeds", justify="right")
     for who, of in groups.items():
         one = of[0]
         numbers = (str(len(of)), f"{one.passes.count:.3g}", f"{one.passes.work:.2f}")
         counts = (_count(one.steps), _count(one.faces), _count(one.scored))
-        hours = UNKNOWN if one.hours is None else _hours(sum(c.hours or 0 for c in of))
-        table.add_row(*(escape(w) for w in who), *numbers, *counts, hours)
+        time = UNKNOWN if one.hours is None else _time(sum(c.hours or 0 for c in of))
+        table.add_row(*(escape(w) for w in who), *numbers, *counts, time)
     return table
 
 
@@ -110,11 +110,12 @@ def _stores(needs: list[Need]) -> Table:
 def _totals(plan: GridPlan, device: str, workers: int, threads: int) -> list[str]:
     here = f"{device}, {threads} thread{'s' * (threads > 1)} a cell"
     if plan.hours is None:
-        known = sum(c.hours or 0 for c in plan.cells)
-        time = f"Time: {_hours(known)} hours for the cells that can be estimated"
+        known = [c.hours for c in plan.cells if c.hours is not None]
+        cells = f"{len(known)} of {counted(len(plan.cells), 'cell')}"
+        time = f"Time: {_time(sum(known)) if known else UNKNOWN} for {cells}, of the others unknown"
     else:
-        time = f"Time: {_hours(plan.hours)} hours of cells one after the other"
-        time += f", {_hours(plan.hours / workers)} with {workers} workers if each has a core of its own" if workers > 1 else ""
+        time = f"Time: {_time(plan.hours)} of cells one after the other"
+        time += f", {_time(plan.hours / workers)} with {workers} workers if each has a core of its own" if workers > 1 else ""
     scores = [c.scores for c in plan.cells]
     weights = [c.weights for c in plan.cells]
     parts = [f"checkpoints, two a cell, {_bytes(sum(2 * c.checkpoint for c in plan.cells))}"]
@@ -148,5 +149,6 @@ def _bytes(number: int) -> str:
     return filesize.decimal(number)
 
 
-def _hours(hours: Any) -> str:
-    return f"{hours:.3f}" if hours < 0.1 else f"{hours:.1f}"
+def _time(hours: float) -> str:
+    minutes, seconds = 60 * hours, 3600 * hours
+    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{max(1, seconds):.0f} s"

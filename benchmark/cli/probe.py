@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli import probe_statistics
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, counted, errors, progress
 from benchmark.cli.options import Data, Device, Runs, check_device
 from benchmark.cli.reference import Plugins, load
 
@@ -72,10 +72,11 @@ def sharpness(
         soft_wrap=True,
     )
     if known:
-        console.print(f"{known} of {len(rows)} cells were probed already")
+        console.print(f"{known} of {counted(len(rows), 'cell')} {'was' if known == 1 else 'were'} probed already")
     console.print(f"more radii, the average case and the adaptive one: {found[0].report.name} in probes/ beside each checkpoint")
     if missing:
-        errors.print(f"[yellow]{len(missing)} cells are not finished and were left out[/], such as {escape(next(iter(missing)))}")
+        which = f"{counted(len(missing), 'cell')} not finished and left out"
+        errors.print(f"[yellow]{which}[/], such as {escape(next(iter(missing)))}")
 
 
 def tables(rows: list[Any]) -> list[Table]:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console, errors, progress
+from benchmark.cli.console import console, counted, errors, progress
 from benchmark.cli.options import Data, Device, Runs, check_device
 from benchmark.cli.reference import Plugins, load
 
@@ -59,9 +59,10 @@ def statistics(
         soft_wrap=True,
     )
     if known:
-        console.print(f"{known} of {len(reports)} cells were probed already")
+        console.print(f"{known} of {counted(len(reports), 'cell')} {'was' if known == 1 else 'were'} probed already")
     if missing:
-        errors.print(f"[yellow]{len(missing)} cells are not finished and were left out[/], such as {escape(next(iter(missing)))}")
+        which = f"{counted(len(missing), 'cell')} not finished and left out"
+        errors.print(f"[yellow]{which}[/], such as {escape(next(iter(missing)))}")
 
 
 def table(reports: list[Any]) -> Table:

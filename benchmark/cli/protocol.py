@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console
+from benchmark.cli.console import console, counted
 
 protocol_app = typer.Typer(help="What strict and dfb-compat are, and what each difference does to a number.", no_args_is_help=True)
 
@@ -66,17 +66,22 @@ def protocol_diff(
     one: Annotated[str, typer.Argument(help="A preset.")] = "strict",
     other: Annotated[str, typer.Argument(help="Another one.")] = "dfb-compat",
 ) -> None:
-    """The switches in which two presets differ."""
+    """The switches in which two presets differ, and which are alike."""
     from benchmark.protocol import SWITCHES, preset_value
 
     table = Table("switch", _known(one), _known(other), "what it does", "survey row (source)", show_lines=True)
+    alike = []
     for key, switch in SWITCHES.items():
         left, right = preset_value(one, key), preset_value(other, key)
         if left != right:
             table.add_row(key, _text(left), _text(right), escape(switch.does), escape(switch.row))
+        else:
+            alike.append(f"{key} {_text(left)}")
     console.print(table)
     if not table.row_count:
         console.print(f"{one} and {other} do not differ")
+    elif alike:
+        console.print(f"Alike in both: {', '.join(alike)}", soft_wrap=True)
 
 
 @protocol_app.command("effect")
@@ -137,15 +142,22 @@ def _by(points: float | None) -> str:
 
 
 def _over_runs(rows: Any, runs: int) -> Table:
-    """How far each change moves the AUC over several runs: mean, least and most; runs for which it cannot be told do not count."""
-    table = Table(
-        "change", "test", "level", "runs", "AUC by: mean", "least", "most", "", title=f"{runs} runs", title_justify="left"
-    )
-    for column in table.columns[3:7]:
+    """How far each change moves AUC and EER over several runs: mean, least, most; runs for which it cannot be told do not count."""
+    from benchmark.effect import ANOTHER_CHECKPOINT
+
+    columns = ("runs", *(f"{name} by: mean\nleast, most" for name in ("AUC", "EER")))
+    table = Table("change", "test", "level", *columns, "", title=f"{runs} runs", title_justify="left")
+    for column in table.columns[3:6]:
         column.justify = "right"
     for (change, test, level), of in rows[rows["change"] != "recorded"].groupby(["change", "test", "level"], sort=False):
-        points = of["auc_points"].dropna().astype(float)
-        shown = (_by(v) for v in (points.mean(), points.min(), points.max())) if len(points) else ("", "", "")
-        notes = ["ORACLE"] * bool(of["oracle"].any()) + ([] if len(points) else sorted(set(of["note"])))
-        table.add_row(escape(change), escape(test), level, str(len(points)), *shown, escape("; ".join(notes)))
+        known = of[of["auc_points"].notna()]
+        moved = int((known["note"] == ANOTHER_CHECKPOINT).sum())
+        notes = ["ORACLE"] * bool(of["oracle"].any()) + ([] if len(known) else sorted(set(of["note"])))
+        notes += [ANOTHER_CHECKPOINT + (f" in {counted(moved, 'run')}" if moved < len(known) else "")] * bool(moved)
+        shown = (_spread(of[points].dropna().astype(float)) for points in ("auc_points", "eer_points"))
+        table.add_row(escape(change), escape(test), level, str(len(known)), *shown, escape("; ".join(notes)))
     return table
+
+
+def _spread(points: Any) -> str:
+    return f"{points.mean():+.2f}\n{points.min():+.2f}, {points.max():+.2f}" if len(points) else ""

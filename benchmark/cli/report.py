@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli.console import console, progress, warn
+from benchmark.cli.console import console, counted, progress, warn
 
 
 def report(
@@ -58,6 +58,6 @@ def report(
                 warn(f"{read.index.grid.name}/{cell}: {reason}")
     if written.faces:
         console.print(f"{written.faces} pictures of faces are in it: mind the licences of their datasets before you publish it")
-    said = f"{written.cells} cells of {len(grids)} grid{'s' * (len(grids) > 1)}, {written.figures} figures"
+    said = f"{counted(written.cells, 'cell')} of {counted(len(grids), 'grid')}, {counted(written.figures, 'figure')}"
     said += f" ({written.unchanged} of them unchanged)" if written.unchanged else ""
     console.print(f"wrote {written.index}: {said}", soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from benchmark.cli.console import console, errors, progress, warn
+from benchmark.cli.console import console, counted, errors, progress, warn
 from benchmark.cli.options import check_device, chosen
 
 
@@ -76,6 +76,7 @@ def run_grid(
     replace: bool = False,
 ) -> Any:
     """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
+    from benchmark.anew import what_is_made_anew
     from benchmark.config import ConfigError
     from benchmark.launch import check_launcher, finished, write_index
     from benchmark.mishaps import place_to_write
@@ -102,13 +103,15 @@ def run_grid(
         place_to_write(folder)
         for sentence in [] if add or replace else check_same_grid(study, folder):
             warn(sentence)
+        for sentence in filter(None, (what_is_made_anew(folder / c.id) for c in todo)):
+            warn(sentence)
         write_index(study, folder, add)
     if not todo:
-        console.print(f"{folder}: nothing to run, all {len(cells)} cells are done")
+        console.print(f"{folder}: nothing to run, {_all_are(len(cells))} done")
         return None
     outcome = run_study_cells(study.name, todo, folder, data, device, workers, threads, launcher, address, steps)
     if done:
-        console.print(f"{len(done)} cells were done already")
+        console.print(f"{counted(len(done), 'cell')} {'was' if len(done) == 1 else 'were'} done already")
     return outcome
 
 
@@ -130,7 +133,7 @@ def run_study_cells(
     steps = steps if steps is not None else look_ahead(todo, data)[0]
     names = {c.id: " / ".join(filter(None, (c.part, c.detector.title, c.optimizer.title, f"seed {c.seed}"))) for c in todo}
     with progress() as bar:
-        whole = bar.add_task(f"{name}: {len(todo)} cells", total=sum(steps[c.id] for c in todo), unit="step")
+        whole = bar.add_task(f"{name}: {counted(len(todo), 'cell')}", total=sum(steps[c.id] for c in todo), unit="step")
         tasks: dict[str, Any] = {}
         trained: dict[str, int] = {}
 
@@ -142,8 +145,9 @@ def run_study_cells(
                     bar.console.print(f"[green]done[/]    {escape(names[event.cell])}")
                     trained[event.cell] = steps[event.cell]
                 elif event.stage == "failed":
-                    bar.console.print(f"[red]failed[/]  {escape(names[event.cell])}: {escape(event.reason)}", soft_wrap=True)
-                    trained[event.cell] = steps[event.cell]
+                    bar.console.print(
+                        f"[red]failed[/]  {escape(names[event.cell])}: {escape(' '.join(event.reason.split()))}", soft_wrap=True
+                    )
                 else:
                     bar.console.print(f"[yellow]{event.stage:8}[/]{escape(names[event.cell])}")
             else:
@@ -163,10 +167,16 @@ def run_study_cells(
 
         outcome = run_cells(todo, folder, data, device, workers, threads, on_event, launcher, address)
     if outcome.busy:
-        errors.print(f"[yellow]{len(outcome.busy)} cells are being run by another process[/]")
+        busy = len(outcome.busy)
+        errors.print(f"[yellow]{counted(busy, 'cell')} {'is' if busy == 1 else 'are'} being run by another process[/]")
     if outcome.failed:
-        errors.print(f"[red]{len(outcome.failed)} of {len(todo)} cells failed[/]; their reasons stand in the table")
+        count = f"{len(outcome.failed)} of {counted(len(todo), 'cell')} failed"
+        errors.print(f"[red]{count}[/]; failure.json in a cell's folder in {escape(str(folder))} says why", soft_wrap=True)
     return outcome
+
+
+def _all_are(cells: int) -> str:
+    return "its only cell is" if cells == 1 else f"all {cells} cells are"
 
 
 def finish(outcome: Any) -> None:

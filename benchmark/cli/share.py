@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from benchmark.cli.console import console, progress
+from benchmark.cli.console import console, counted, progress
 from benchmark.cli.options import Runs
 
 
@@ -44,7 +44,7 @@ def export(
     with progress() as bar:
         task = bar.add_task("check", total=None, unit="cell")
         count = export_grid(folder, out, lambda done, total: bar.update(task, completed=done, total=total))
-    console.print(f"wrote {out}: {count} cells, {decimal(out.stat().st_size)}", soft_wrap=True, markup=False)
+    console.print(f"wrote {out}: {counted(count, 'cell')}, {decimal(out.stat().st_size)}", soft_wrap=True, markup=False)
 
 
 def import_results(
@@ -58,4 +58,6 @@ def import_results(
         task = bar.add_task("check", total=len(archives), unit="archive")
         merged = import_archives(archives, runs, lambda done, total: bar.update(task, completed=done, total=total))
     for m in merged:
-        console.print(f"{m.folder}: {len(m.added)} cells added, {len(m.same)} were there already", soft_wrap=True, markup=False)
+        console.print(
+            f"{m.folder}: {counted(len(m.added), 'cell')} added, {len(m.same)} there already", soft_wrap=True, markup=False
+        )

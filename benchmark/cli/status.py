@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.cli.console import console
+from benchmark.cli.console import console, counted
 from benchmark.cli.experiments import grid_app
 from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers
 from benchmark.cli.reference import Plugins, load
@@ -61,7 +61,8 @@ def _view(standing: Any) -> Group:
     others = ", ".join(f"{standing.count(state)} {state}" for state in STATES[1:] if standing.count(state))
     eta = f"; {_left(standing.left)}" if standing.left else ""
     return Group(
-        table, Text(f"{standing.count('done')} of {len(standing.cells)} cells done" + (f", {others}" if others else "") + eta)
+        table,
+        Text(f"{standing.count('done')} of {counted(len(standing.cells), 'cell')} done" + (f", {others}" if others else "") + eta),
     )
 
 
