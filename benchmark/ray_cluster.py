@@ -7,6 +7,9 @@ has let go, and goes on from its checkpoint.
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -25,6 +28,12 @@ PATIENCE = 60.0
 """Seconds that a task waits for a cell's lock: the lost worker may outlive its node by some."""
 
 POLL = 0.5
+
+LISTENS = 5.0
+"""Seconds that a cluster's address has to take a connection."""
+
+HOST_PORT = re.compile(r"(ray://)?(?P<host>[^/:\[\]]+|\[[^\]/]+\]):(?P<port>\d+)")
+"""Addresses that name a host and a port, as the cluster's own or of its server for clients."""
 
 
 def run(job: Job) -> None:
@@ -70,12 +79,29 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    _check_there(address)
     try:
         ray.init(address=address or "auto", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"at {address}" if address else "here (and RAY_ADDRESS names none)"
         raise ConfigError(
             f"no Ray cluster answers {where}; start one with `ray start --head`, or name one with --address ({_first_line(error)})"
+        ) from error
+
+
+def _check_there(address: str | None) -> None:
+    """See that something listens: Ray itself would wait for ten minutes, deaf to Ctrl-C."""
+    named = address if address not in (None, "", "auto") else os.environ.get("RAY_ADDRESS", "")
+    found = HOST_PORT.fullmatch(named or "")
+    if found is None:  # auto, local, a name without a port: Ray looks here, and at once
+        return
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), LISTENS).close()
+    except (OSError, OverflowError) as error:
+        by = "RAY_ADDRESS" if named != address else "--address"
+        raise ConfigError(
+            f"no Ray cluster answers at {named}, which {by} names ({getattr(error, 'strerror', None) or error}); start one with "
+            f"`ray start --head`, or leave out {by} to take the one on this machine"
         ) from error
 
 
