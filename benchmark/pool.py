@@ -128,6 +128,8 @@ class _Pool:
         self.waiting, self.free = self.waiting[1:], self.free[1:]
 
     def _book(self, future: Future[str]) -> None:
+        from benchmark.memory import spoils_its_process
+
         cell, worker = self.running[future]
         try:
             reason = future.result()
@@ -138,6 +140,9 @@ class _Pool:
             if self.attempts[cell.id] < ATTEMPTS:
                 self.waiting.insert(0, cell)
                 reason = AGAIN
+        if spoils_its_process(reason):
+            worker.executor.shutdown(wait=False)
+            worker.start()
         del self.running[future]
         self.free.append(worker)
         if reason != AGAIN:

@@ -51,7 +51,9 @@ def run(job: Job) -> None:
         gpus = 1 if job.device.startswith("cuda") else 0
         _check_nodes(ray, job.threads, gpus)
         token.touch()
-        task = ray.remote(_task).options(num_cpus=job.threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
+        # A process a cell: one that ran out of memory may be of no more use (see `benchmark.memory.spoils_its_process`).
+        once = ray.remote(max_calls=1)(_task)
+        task = once.options(num_cpus=job.threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
         folder, data = job.folder.resolve(), job.data.resolve()
         device = "cuda" if gpus else job.device  # Ray shows each task its own GPU alone
         waiting: dict[Any, Cell] = {}

@@ -142,7 +142,7 @@ class _Run:
         if self.writes:
             self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
-            with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan):
+            with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan, made.smaller):
                 train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
             return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
         finally:

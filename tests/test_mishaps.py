@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from benchmark.config import ConfigError
 from benchmark.data import BalancedBatches, FaceFrames
 from benchmark.evaluate import Diverged
 from benchmark.launch import Event, Job, run_cells
-from benchmark.memory import OutOfMemory, ran_out
+from benchmark.memory import HELD, OutOfMemory, ran_out
 from benchmark.mishaps import NOT_FINITE
 from benchmark.objective import BatchObjective
 from benchmark.pool import run_one
@@ -140,6 +142,77 @@ def test_out_of_memory_whatever_the_size(data: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(BatchObjective, "_forward", never)
     with pytest.raises(OutOfMemory, match=r"\(MemoryError\); not even the smallest micro-batch fits"):
         run_cell(cell(), tmp_path / "c", data)
+
+
+def test_onednn_counts_where_memory_is_used_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one sentence for all that it fails at; and a thread in which it has failed for want of memory fails ever after."""
+    forward, spoilt = BatchObjective._forward, []
+
+    def small(self: BatchObjective, batch: Any, shifted: bool) -> Any:
+        if len(batch) > 5:
+            spoilt.append(threading.current_thread())
+        if threading.current_thread() in spoilt:
+            raise RuntimeError("could not create a primitive")
+        return forward(self, batch, shifted)
+
+    monkeypatch.setattr(BatchObjective, "_forward", small)
+    asked = cell(protocol={**CONTENT["protocol"], "batch_size": 16}, optimizers=[{"name": "adam"}])
+    monkeypatch.setattr("benchmark.memory.used_up", lambda: True)
+    with pytest.raises(OutOfMemory, match=r"16 faces in one forward pass \(could not create a primitive\); 4 faces fit: set"):
+        run_cell(asked, tmp_path / "c", data)
+    monkeypatch.setattr("benchmark.memory.used_up", lambda: False)
+    with pytest.raises(RuntimeError, match=r"^could not create a primitive$"):
+        run_cell(asked, tmp_path / "d", data)
+
+
+@pytest.mark.skipif(not HELD.exists(), reason="Linux says what a process holds")
+def test_memory_is_used_up_where_a_plain_allocation_fails() -> None:
+    import resource
+
+    error, before = RuntimeError("could not create a memory object"), resource.getrlimit(resource.RLIMIT_AS)
+    assert not ran_out(error)
+    mapped, held, *_ = (int(pages) * mmap.PAGESIZE for pages in HELD.read_text().split())
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + held // 2, before[1]))
+    try:
+        found = ran_out(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert found
+
+
+def test_out_of_memory_while_a_step_is_read(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller micro-batch would not help; the advice is followed and the cell trains."""
+    levels = FaceFrames.levels
+
+    def few(self: FaceFrames, positions: Any) -> torch.Tensor:
+        if len(positions) > 10:
+            raise MemoryError("Unable to allocate 94.5 MiB for an array with shape (16, 32, 32, 3) and data type float32")
+        return levels(self, positions)
+
+    protocol = {**CONTENT["protocol"], "batch_size": 16, "micro_batch": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(FaceFrames, "levels", few)
+        with pytest.raises(OutOfMemory) as told:
+            run_cell(cell(protocol=protocol), tmp_path / "c", data)
+    assert str(told.value).startswith("out of memory with 16 faces in a step, however few of them in one forward pass (Unable to")
+    assert str(told.value).endswith("; steps of 8 faces fit: set protocol.batch_size: 8, which is another training")
+    run_cell(cell(protocol={**protocol, "batch_size": 8}), tmp_path / "c8", data)
+
+
+def test_no_cell_follows_on_onednns_failure_in_a_process(data: Path, tmp_path: Path) -> None:
+    told = 'RuntimeError("a spoilt process" if os.environ.get("SPOILT") else "could not create a primitive")'
+    lines = (
+        "import os",
+        f"if os.getpid() != {os.getpid()}:",
+        f"    error = {told}",
+        "    os.environ['SPOILT'] = '1'",
+        "    raise error",
+    )
+    (tmp_path / "spoils.py").write_text("\n".join(lines))
+    two = grid(seeds=[0, 1], plugins=[str(tmp_path / "spoils.py")]).cells()
+    reasons = list(run_cells(two, tmp_path / "runs", data).failed.values())
+    assert len(reasons) == 2
+    assert all("fails to load: RuntimeError: could not create a primitive" in reason for reason in reasons)
 
 
 def test_out_of_memory_while_scoring(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
