@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from benchmark.pool import run_one
 from benchmark.run import run_cell
 from benchmark.train import Stopped
 from optimizers.base import Optimizer
+from results.record import Record
 
 
 def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str]:
@@ -311,7 +313,7 @@ def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / one.id
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save)
-        reason = run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False)
+        reason = run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
         assert re.fullmatch(
             r"its disk is full \([\d.]+ MB free\); what is done is kept: make room and run the same command", reason
         )
@@ -321,7 +323,7 @@ def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
         Job([one], tmp_path, data, "cpu", 1, 1, told.append).book(one, reason)
         assert told[0].reason.endswith("(and this cannot be written down: No space left on device)")
     assert checkpoint.load(folder / "checkpoint.pt")["step"] == 3
-    assert run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False) == ""
+    assert run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print) == ""
     assert_same(finished, folder)
 
 
@@ -360,9 +362,46 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(
     if harm == "gone":
         run_cell(cell(), folder, data)
     else:
-        with pytest.warns(UserWarning, match=r"is no checkpoint.*going on from checkpoint.previous.pt, the one before it"):
-            run_cell(cell(), folder, data)
+        told: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            run_cell(cell(), folder, data, tell=told.append)
+        sentence = "checkpoint.pt is damaged; going on from step 4 in checkpoint.previous.pt, the one before it"
+        assert told == [sentence]
+        path = folder / "record.json"
+        content = json.loads(path.read_text())
+        assert content["warnings"].pop() == sentence
+        path.write_text(json.dumps(content))
     assert_same(finished, folder)
+
+
+def test_a_torn_checkpoint_is_told_on_the_terminal(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of the cell's own process; and where both are torn, in one sentence that says what to do."""
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(CONTENT))
+    folder = tmp_path / "runs" / "small" / cell().id
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        calls = iter([False] * 2)
+        with pytest.raises(Stopped):
+            run_cell(cell(), folder, data, should_stop=lambda: next(calls, True))
+    whole = (folder / checkpoint.PREVIOUS).read_bytes()
+    for name in (checkpoint.LAST, checkpoint.PREVIOUS):
+        (folder / name).write_bytes(b"torn")
+    command = ("grid", "run", tmp_path / "g.yaml", "--data", data, "--runs", tmp_path / "runs")
+    code, told = dfgrid(capfd, monkeypatch, *command)
+    assert code == 1
+    assert "going on" not in told
+    assert f"checkpoint.pt and checkpoint.previous.pt in {folder} cannot be read" in told
+    assert f"delete {folder}: the cell begins anew" in told
+    (folder / checkpoint.PREVIOUS).write_bytes(whole)
+    code, told = dfgrid(capfd, monkeypatch, *command)
+    assert code == 0, told
+    name = "resnet10 / roga / seed 0"
+    assert f"warning {name}: checkpoint.pt is damaged; going on from step 2 in checkpoint.previous.pt, the one before it" in told
+    assert "UserWarning" not in told
+    assert [w for w in Record.load(folder / "record.json").warnings if "is damaged" in w]
 
 
 def test_both_torn(data: Path, tmp_path: Path) -> None:
@@ -370,11 +409,12 @@ def test_both_torn(data: Path, tmp_path: Path) -> None:
         run_cell(cell(), tmp_path / "c", data, should_stop=lambda: True)
     (tmp_path / "c" / checkpoint.LAST).write_bytes(b"torn")
     (tmp_path / "c" / checkpoint.PREVIOUS).write_bytes(b"torn")
-    with (
-        pytest.warns(UserWarning, match="is no checkpoint"),
-        pytest.raises(ConfigError, match=r"checkpoint\.previous\.pt is no checkpoint"),
+    told: list[str] = []
+    with pytest.raises(
+        ConfigError, match=r"^checkpoint\.pt and checkpoint\.previous\.pt in .*; delete .*/c: the cell begins anew$"
     ):
-        run_cell(cell(), tmp_path / "c", data)
+        run_cell(cell(), tmp_path / "c", data, tell=told.append)
+    assert told == []
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,10 @@ console = Console(highlight=False, width=WIDTH)
 errors = Console(stderr=True, highlight=False)
 
 
-def warn(sentence: str) -> None:
-    """Say something to stderr that does not stop the command."""
-    errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
+def warn(sentence: str, bar: Progress | None = None) -> None:
+    """Say something to stderr that does not stop the command; on a terminal that shows `bar`, above it."""
+    onto = bar.console if bar is not None and bar.console.is_terminal else errors
+    onto.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
 
 
 class RateColumn(ProgressColumn):
