@@ -42,8 +42,13 @@ class RateColumn(ProgressColumn):
         return Text("" if not speed else f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="dim")
 
 
-def progress() -> Progress:
-    """A progress display with count, rate, elapsed time and ETA. Tasks take a field `unit`."""
+def progress(transient: bool = False, auto_refresh: bool = True) -> Progress:
+    """A progress display with count, rate, elapsed time and ETA. Tasks take a field `unit`.
+
+    Args:
+        transient: whether it is gone when it is left.
+        auto_refresh: whether a thread redraws it; else it is drawn where `refresh` is called.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -54,4 +59,6 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         speed_estimate_period=30,
+        transient=transient,
+        auto_refresh=auto_refresh,
     )
