@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from small_cell import assert_same, grid
 
+from benchmark import checkpoint, ray_cluster
 from benchmark.config import ConfigError
-from benchmark.launch import Event, run_cells, write_index
+from benchmark.launch import Event, Job, run_cells, write_index
 from benchmark.run import run_cell
 from benchmark.study import study_of
+from benchmark.train import Stopped
 from results.index import GridIndex
 
 WITHOUT = "ray is not installed (pip install 'deepfake-grid[ray]')"
@@ -84,6 +86,28 @@ def test_where_nothing_listens_ray_is_not_asked(data: Path, tmp_path: Path, monk
         for address in there:
             assert "that will do" in told(address)
         assert asked == [address or "auto" for address in there]
+
+
+def test_what_a_task_notes_reaches_the_terminal(data: Path, tmp_path: Path) -> None:
+    """A torn checkpoint: the task hands its note back, and it is told before the cell is booked."""
+    from types import SimpleNamespace
+
+    one = grid().cells()[0]
+    with pytest.raises(Stopped):
+        run_cell(one, tmp_path / one.id, data, should_stop=lambda: True)
+    last = tmp_path / one.id / checkpoint.LAST
+    shutil.copyfile(last, last.with_name(checkpoint.PREVIOUS))
+    last.write_bytes(b"torn")
+    token = tmp_path / "token"
+    token.touch()
+    ended = ray_cluster._task(
+        one.model_dump(mode="json"), str(tmp_path), str(data), "cpu", 1, str(token), ray_cluster.provenance.code_hash()
+    )
+    told: list[Event] = []
+    ray = SimpleNamespace(get=lambda reference: ended)
+    ray_cluster._book(Job([one], tmp_path, data, "cpu", 1, 1, told.append), one, *ray_cluster._result(ray, None))
+    assert [event.stage for event in told] == ["warning", "finished"]
+    assert told[0].reason == "checkpoint.pt is damaged; going on from step 1 in checkpoint.previous.pt, the one before it"
 
 
 def test_a_node_that_is_killed_costs_no_cell(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
