@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from benchmark.allocator import keep_memory
 from benchmark.config import Cell, ConfigError
-from benchmark.data import CachedImages, FaceFrames, without_face
+from benchmark.data import Annotate, CachedImages, FaceFrames, without_face
 from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import EvaluationSet
 from benchmark.needs import annotator, check_needs
@@ -43,6 +44,7 @@ class Built:
         evaluation_steps: after which steps the weights are judged.
         diary: looks at the gradients beside training.
         val: the source's validation faces.
+        smaller: the same plan with so many faces in a step.
     """
 
     detector: Detector
@@ -52,6 +54,7 @@ class Built:
     evaluation_steps: set[int]
     diary: Diary
     val: EvaluationSet
+    smaller: Callable[[int], Plan]
 
 
 def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Ranks | None) -> Built:
@@ -79,7 +82,8 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     check_needs(cell.detector.name, detector, p, len(domains))
     images = CachedImages(store, detector.size, partial(report, f"decode {cell.train.store}")).images
     faces = FaceFrames(rows, domains, images)
-    plan = _plan(cell, store, detector, faces, ranks)
+    annotate = annotator(cell.detector.name, detector, store, faces)
+    plan = _plan(cell, store, faces, annotate, ranks)
     steps = plan.evaluation_steps()
     length = p.all_epochs if p.schedule_stepping == "epoch" else plan.steps
     # Each process has the step's whole batch; the first looks at it, for all.
@@ -96,6 +100,10 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
         steps,
         Diary(probe, looks, told_at, domains),
         EvaluationSet("val", "val", "source-val", missing, source_frames(cell.train, validation, images, store)),
+        lambda size: replace(
+            plan,
+            batches=training_batches(cell.train, p.model_copy(update={"batch_size": size}), faces, cell.seed, store, annotate),
+        ),
     )
 
 
@@ -107,9 +115,8 @@ def _optimizer(cell: Cell, detector: Detector, scaler: GradScaler | None) -> Opt
     return Optimizer(rule, base, detector, clip=cell.protocol.clip, scaler=scaler)
 
 
-def _plan(cell: Cell, store: FaceStore, detector: Detector, faces: FaceFrames, ranks: Ranks | None) -> Plan:
+def _plan(cell: Cell, store: FaceStore, faces: FaceFrames, annotate: Annotate | None, ranks: Ranks | None) -> Plan:
     p = cell.protocol
-    annotate = annotator(cell.detector.name, detector, store, faces)
     plan = Plan(
         p.all_epochs,
         training_batches(cell.train, p, faces, cell.seed, store, annotate),

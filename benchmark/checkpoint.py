@@ -10,7 +10,7 @@ import os
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -66,22 +66,35 @@ def _flush_names(folder: Path) -> None:
             os.close(number)
 
 
-def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The last checkpoint of a cell's folder that is whole, with its content; None where there is none at all.
+class Kept(NamedTuple):
+    """A checkpoint that is whole; `torn` is a sentence where the one after it is not."""
+
+    path: Path
+    content: dict[str, Any]
+    torn: str | None
+
+
+def latest(folder: Path) -> Kept | None:
+    """The last checkpoint of a cell's folder that is whole; None where there is none at all.
 
     Raises:
-        ConfigError: there are files, but none is whole; or the whole one is of another format version.
+        Damaged: there are files, but none is whole.
+        ConfigError: the whole one is of another format version.
     """
     there = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
     for path in there:
         try:
             content = load(path)
-        except Damaged as error:
-            if path == there[-1]:
-                raise
-            warnings.warn(f"{error}; going on from {PREVIOUS}, the one before it", UserWarning, stacklevel=2)
-        else:
-            return path, content
+        except Damaged:
+            continue
+        if path == there[0]:
+            return Kept(path, content, None)
+        return Kept(path, content, f"{LAST} is damaged; going on from step {content.get('step')} in {PREVIOUS}, the one before it")
+    if there:
+        names = " and ".join(path.name for path in there)
+        raise Damaged(
+            f"{names} in {folder} cannot be read, so there is nothing to go on from; delete {folder}: the cell begins anew"
+        )
     return None
 
 

@@ -14,6 +14,9 @@ POWERCAP = Path("/sys/class/powercap")
 
 GPU, PROCESSOR = "NVML, the whole GPU", "RAPL, the whole processor"
 
+LOST = "not counted before a restart: "
+"""Goes before the reason, which every further restart finds with these words in front of it."""
+
 Counter = Callable[[], float]
 """Joules since some moment of the past."""
 
@@ -37,8 +40,8 @@ class Meter:
         self.source, self._counter = _gpu(device) if device.startswith("cuda") else processor()
         self.joules = 0.0
         if before is not None and (before.joules is None or before.source != self.source):
-            lost = before.source if before.joules is None else "it was counted by another counter"
-            self.source, self._counter = f"not counted before a restart: {lost}", None
+            lost = before.source.rpartition(LOST)[2] if before.joules is None else "it was counted by another counter"
+            self.source, self._counter = LOST + lost, None
         elif before is not None:
             self.joules = before.joules or 0.0
         self._last = self._read()

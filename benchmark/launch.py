@@ -33,7 +33,7 @@ MISTAKES = (ConfigError, RegistryError, PreprocessingError, RecordError)
 @dataclass(frozen=True)
 class Event:
     """Something happened to a cell: `stage` is a stage's name, or `finished`, `failed` (with `reason`), `stopped`,
-    `busy` (another process runs it)."""
+    `busy` (another process runs it), or `WARNING` (with a sentence as its `reason`)."""
 
     cell: str
     stage: str
@@ -98,7 +98,7 @@ class Job:
         self.on_event(Event(cell.id, "failed", reason=reason))
 
 
-STOPPED, BUSY = "stopped", "busy"
+STOPPED, BUSY, WARNING = "stopped", "busy", "warning"
 ENDINGS = {"": "finished", STOPPED: "stopped", BUSY: "busy"}
 
 
@@ -219,7 +219,10 @@ def _run_together(
     def report(cell: Cell) -> Callable[[str, int, int], None]:
         return lambda stage, done, total: on_event(Event(cell.id, stage, done, total))
 
-    run_together(todo, folder, data, device, threads, report, ended)
+    def tell(cell: Cell) -> Callable[[str], None]:
+        return lambda note: on_event(Event(cell.id, WARNING, reason=note))
+
+    run_together(todo, folder, data, device, threads, report, ended, tell)
 
 
 def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:

@@ -24,6 +24,9 @@ from results.files import write_atomically
 NOT_FINITE = "not_finite.json"
 """In the cell's folder: the step and its faces."""
 
+ROUNDED = "weights_dtype"
+"""What a note about shifts that are lost in rounding begins with; there is one at most."""
+
 LEAST_SCALE = 2.0**-16
 """No gradient that is worth anything overflows float16 after this; torch's scaler would go on halving, and no step be taken."""
 
@@ -115,7 +118,7 @@ def lost_in_rounding(cell: Cell, diagnostics: Mapping[str, Tensor], step: int) -
     if cosine >= FAITHFUL:
         return None
     return (
-        f"weights_dtype {cell.protocol.weights_dtype}: the shift of {cell.optimizer.name} has a cosine of {cosine:.2f} with what is"
+        f"{ROUNDED} {cell.protocol.weights_dtype}: the shift of {cell.optimizer.name} has a cosine of {cosine:.2f} with what is"
         f" left of it after rounding (step {step}); take weights_dtype fp32, or a larger radius"
     )
 

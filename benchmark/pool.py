@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmark.allocator import give_back
 from benchmark.config import Cell
-from benchmark.launch import ATTEMPTS, BUSY, MISTAKES, STOPPED, Event, Job
+from benchmark.launch import ATTEMPTS, BUSY, MISTAKES, STOPPED, WARNING, Event, Job
 
 AGAIN = "again"
 """Why a cell is not booked yet: it is started once more."""
@@ -118,6 +118,7 @@ class _Pool:
                 self.job.book(cell, future.result() if whole else STOPPED)
             self.job.outcome.stopped += [cell.id for cell in self.waiting if cell.id not in begun]
         finally:
+            self._forward()
             for worker in self.workers:
                 worker.executor.shutdown(wait=not self.stop.is_set(), cancel_futures=True)
 
@@ -128,6 +129,8 @@ class _Pool:
         self.waiting, self.free = self.waiting[1:], self.free[1:]
 
     def _book(self, future: Future[str]) -> None:
+        from benchmark.memory import spoils_its_process
+
         cell, worker = self.running[future]
         try:
             reason = future.result()
@@ -138,6 +141,9 @@ class _Pool:
             if self.attempts[cell.id] < ATTEMPTS:
                 self.waiting.insert(0, cell)
                 reason = AGAIN
+        if spoils_its_process(reason):
+            worker.executor.shutdown(wait=False)
+            worker.start()
         del self.running[future]
         self.free.append(worker)
         if reason != AGAIN:
@@ -196,7 +202,10 @@ def _run_one(settings: dict[str, Any], folder: str, data: str, device: str, thre
             last = time.monotonic()
             _events.put(Event(cell.id, stage, done, total))
 
-    return run_one(cell, Path(folder), Path(data), device, threads, report, _stop.is_set)
+    def tell(note: str) -> None:
+        _events.put(Event(cell.id, WARNING, reason=note))
+
+    return run_one(cell, Path(folder), Path(data), device, threads, report, _stop.is_set, tell)
 
 
 def run_one(
@@ -207,6 +216,7 @@ def run_one(
     threads: int,
     report: Callable[[str, int, int], None],
     should_stop: Callable[[], bool],
+    tell: Callable[[str], None],
 ) -> str:
     """One cell in this process; returns "" or the reason why there is no record: `STOPPED`, `BUSY`, or a sentence."""
     from benchmark.evaluate import Diverged
@@ -215,7 +225,7 @@ def run_one(
     from benchmark.train import Stopped
 
     try:
-        run_cell(cell, folder, data, device, threads, report, should_stop)
+        run_cell(cell, folder, data, device, threads, report, should_stop, tell=tell)
     except Stopped:
         return STOPPED
     except Busy:

@@ -7,6 +7,9 @@ has let go, and goes on from its checkpoint.
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 from benchmark import provenance
 from benchmark.config import Cell, ConfigError
 from benchmark.heartbeat import read_beat
-from benchmark.launch import BUSY, STOPPED, Event, Job
+from benchmark.launch import BUSY, STOPPED, WARNING, Event, Job
 from benchmark.pool import run_one
 
 RETRIES = 3
@@ -25,6 +28,12 @@ PATIENCE = 60.0
 """Seconds that a task waits for a cell's lock: the lost worker may outlive its node by some."""
 
 POLL = 0.5
+
+LISTENS = 5.0
+"""Seconds that a cluster's address has to take a connection."""
+
+HOST_PORT = re.compile(r"(ray://)?(?P<host>[^/:\[\]]+|\[[^\]/]+\]):(?P<port>\d+)")
+"""Addresses that name a host and a port, as the cluster's own or of its server for clients."""
 
 
 def run(job: Job) -> None:
@@ -42,7 +51,9 @@ def run(job: Job) -> None:
         gpus = 1 if job.device.startswith("cuda") else 0
         _check_nodes(ray, job.threads, gpus)
         token.touch()
-        task = ray.remote(_task).options(num_cpus=job.threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
+        # A process a cell: one that ran out of memory may be of no more use (see `benchmark.memory.spoils_its_process`).
+        once = ray.remote(max_calls=1)(_task)
+        task = once.options(num_cpus=job.threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
         folder, data = job.folder.resolve(), job.data.resolve()
         device = "cuda" if gpus else job.device  # Ray shows each task its own GPU alone
         waiting: dict[Any, Cell] = {}
@@ -70,12 +81,29 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    _check_there(address)
     try:
         ray.init(address=address or "auto", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"at {address}" if address else "here (and RAY_ADDRESS names none)"
         raise ConfigError(
             f"no Ray cluster answers {where}; start one with `ray start --head`, or name one with --address ({_first_line(error)})"
+        ) from error
+
+
+def _check_there(address: str | None) -> None:
+    """See that something listens: Ray itself would wait for ten minutes, deaf to Ctrl-C."""
+    named = address if address not in (None, "", "auto") else os.environ.get("RAY_ADDRESS", "")
+    found = HOST_PORT.fullmatch(named or "")
+    if found is None:  # auto, local, a name without a port: Ray looks here, and at once
+        return
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), LISTENS).close()
+    except (OSError, OverflowError) as error:
+        by = "RAY_ADDRESS" if named != address else "--address"
+        raise ConfigError(
+            f"no Ray cluster answers at {named}, which {by} names ({getattr(error, 'strerror', None) or error}); start one with "
+            f"`ray start --head`, or leave out {by} to take the one on this machine"
         ) from error
 
 
@@ -92,9 +120,9 @@ def _follow(ray: Any, job: Job, waiting: dict[Any, Cell]) -> None:
         ended, _ = ray.wait(list(waiting), timeout=POLL)
         for reference in ended:
             cell = waiting[reference]
-            reason = _result(ray, reference)
+            ending = _result(ray, reference)
             del waiting[reference]
-            job.book(cell, reason)
+            _book(job, cell, *ending)
         _report(job, waiting)
 
 
@@ -115,7 +143,7 @@ def _stop(ray: Any, job: Job, waiting: dict[Any, Cell]) -> None:
         while waiting and _report(job, waiting):
             ended, _ = ray.wait(list(waiting), timeout=POLL)
             for reference in ended:
-                job.book(waiting.pop(reference), _result(ray, reference))
+                _book(job, waiting.pop(reference), *_result(ray, reference))
     except KeyboardInterrupt:
         pass
     for reference, cell in waiting.items():
@@ -123,34 +151,46 @@ def _stop(ray: Any, job: Job, waiting: dict[Any, Cell]) -> None:
         job.book(cell, STOPPED)
 
 
-def _result(ray: Any, reference: Any) -> str:
-    """How a task ended, as `run_one` says it, or that its workers were lost."""
+def _book(job: Job, cell: Cell, reason: str, notes: list[str]) -> None:
+    for note in notes:
+        job.on_event(Event(cell.id, WARNING, reason=note))
+    job.book(cell, reason)
+
+
+def _result(ray: Any, reference: Any) -> tuple[str, list[str]]:
+    """How a task ended, as `run_one` says it, or that its workers were lost; and what it noted on the way."""
     try:
-        return str(ray.get(reference))
+        reason, notes = ray.get(reference)
+        return reason, notes
     except ray.exceptions.RayTaskError as error:  # before or after the cell itself, such as an import that fails on the node
-        return f"its task failed on a node: {error.cause!s}"
+        return f"its task failed on a node: {error.cause!s}", []
     except ray.exceptions.RayError as error:
-        return f"its worker or node was lost {RETRIES + 1} times ({type(error).__name__}; out of memory?)"
+        return f"its worker or node was lost {RETRIES + 1} times ({type(error).__name__}; out of memory?)", []
 
 
-def _task(settings: dict[str, Any], folder: str, data: str, device: str, threads: int, token: str, code: str) -> str:
-    """One cell on a node; returns what `run_one` does."""
+def _task(
+    settings: dict[str, Any], folder: str, data: str, device: str, threads: int, token: str, code: str
+) -> tuple[str, list[str]]:
+    """One cell on a node; returns what `run_one` does, and what is to be told."""
     import cv2
 
     cell, runs = Cell.model_validate(settings), Path(folder)
     if not runs.is_dir():
-        return f"a node of the cluster sees no folder {folder}; runs and data must lie where all nodes see them under the same path"
+        return (
+            f"a node of the cluster sees no folder {folder}; runs and data must lie where all nodes see them under the same path",
+            [],
+        )
     if provenance.code_hash() != code:
-        return "a node of the cluster has another version of dfgrid's code; install the same everywhere"
+        return "a node of the cluster has another version of dfgrid's code; install the same everywhere", []
     cv2.setNumThreads(1)
-    wanted = _Wanted(Path(token))
+    wanted, notes, silent = _Wanted(Path(token)), list[str](), lambda stage, done, total: None
     deadline = time.monotonic() + PATIENCE
     while wanted.now():
-        reason = run_one(cell, runs / cell.id, Path(data), device, threads, lambda stage, done, total: None, wanted.no_more)
+        reason = run_one(cell, runs / cell.id, Path(data), device, threads, silent, wanted.no_more, notes.append)
         if reason != BUSY or time.monotonic() > deadline:
-            return reason
+            return reason, notes
         time.sleep(1)
-    return STOPPED
+    return STOPPED, notes
 
 
 class _Wanted:

@@ -24,7 +24,7 @@ from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.evaluate import EvaluationSet, measures, score
 from benchmark.heartbeat import Heartbeat
 from benchmark.memory import in_memory
-from benchmark.mishaps import check_finite, lost_in_rounding, place_to_write, unchanged_stores
+from benchmark.mishaps import ROUNDED, check_finite, lost_in_rounding, place_to_write, unchanged_stores
 from benchmark.progress import Progress
 from benchmark.ranks import Ranks
 from benchmark.reads import cell_warnings, faces_of, open_stores
@@ -41,6 +41,11 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
 
 
+def as_warning(note: str) -> None:
+    """A note to whoever runs a cell from Python."""
+    warnings.warn(note, UserWarning, stacklevel=3)
+
+
 class Busy(ConfigError):
     """Another process runs this cell."""
 
@@ -54,6 +59,7 @@ def run_cell(
     report: Report = lambda stage, done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     ranks: Ranks | None = None,
+    tell: Callable[[str], None] = as_warning,
 ) -> Record:
     """Train and evaluate one cell in `folder`, from its checkpoint if there is one; return (and write) its record.
 
@@ -67,6 +73,7 @@ def run_cell(
         should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
         ranks: processes that share each step's faces; all of them call this, with the same arguments but the device, and see the
             same folders. Rank 0 evaluates and writes. A run keeps to its number of processes.
+        tell: told what does not end the run, but bears on its numbers or its time; once each, and the record's warnings hold it.
 
     Raises:
         ConfigError: the cell cannot run as it is written (store, method, weights), or another process runs it.
@@ -91,7 +98,7 @@ def run_cell(
         else:
             ranks.first(take)
         with Heartbeat(folder, report, ranks is None or ranks.rank == 0) as heart:
-            return _Run(cell, folder, data, device, heart.report, should_stop, ranks).record()
+            return _Run(cell, folder, data, device, heart.report, should_stop, ranks, tell).record()
     finally:
         lock.release()
 
@@ -108,11 +115,12 @@ class _Run:
         report: Report,
         should_stop: Callable[[], bool],
         ranks: Ranks | None,
+        tell: Callable[[str], None],
     ) -> None:
         self.cell, self.folder, self.device = cell, folder, device
         self.ranks, self.writes = ranks, ranks is None or ranks.rank == 0
         self.processes = ranks.size if ranks else 1
-        self.report, self.should_stop = report, should_stop
+        self.report, self.should_stop, self.tell = report, should_stop, tell
         self.progress = Progress(device)
         self.data, self.kept = data, Scores(folder)
         # The test stores are opened by `_test`, after training.
@@ -146,7 +154,7 @@ class _Run:
         if self.writes:
             self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
-            with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan):
+            with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan, made.smaller):
                 if self.writes and start in self.evaluation_steps and not self.kept.has(start):
                     self._keep(start)
                 train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
@@ -168,7 +176,7 @@ class _Run:
         kept = checkpoint.latest(self.folder)
         if kept is None:
             return self._from_the_start()
-        path, state = kept
+        path, state, torn = kept
         whole = self._can_be_tested(int(state["step"]))
         if not whole and (self.folder / "record.json").exists():
             return self._from_the_start()
@@ -178,7 +186,7 @@ class _Run:
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
         if not whole:
             if self.writes:
-                warnings.warn(f"{path} lacks the weights of evaluations before it; the cell is trained again", stacklevel=2)
+                self._note(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
             return self._from_the_start()
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -188,6 +196,8 @@ class _Run:
         restore_random_state(self.random[self.ranks.rank if self.ranks else 0])
         self.diary.rows = [Row(*row) for row in state["diagnostics"]]
         self.progress.take_back(state)
+        if torn is not None:
+            self._note(torn)
         self.plan.spent.faces = state.get("spent", 0.0)
         return int(state["step"])
 
@@ -272,10 +282,13 @@ class _Run:
 
     def _look_at_precision(self, step: int) -> None:
         note = lost_in_rounding(self.cell, self.optimizer.diagnostics, step)
-        if note and not self.progress.notes:
-            self.progress.notes.append(note)
-            if self.writes:
-                warnings.warn(note, UserWarning, stacklevel=2)
+        if note and not any(said.startswith(ROUNDED) for said in self.progress.notes):
+            self._note(note)
+
+    def _note(self, note: str) -> None:
+        self.progress.notes.append(note)
+        if self.writes:
+            self.tell(note)
 
     def _score(self, step: int, loss: float) -> None:
         """Evaluate on every set, and write scores and curves."""

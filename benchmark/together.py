@@ -89,6 +89,7 @@ def run_together(
     threads: int,
     report: Callable[[Cell], Report],
     ended: Callable[[Cell, str], None],
+    tell: Callable[[Cell], Callable[[str], None]],
 ) -> None:
     """Run cells one after the other, each with all processes. The first that fails ends this process, and torchrun the others.
 
@@ -100,6 +101,7 @@ def run_together(
         threads: of torch in each process.
         report: makes a cell's `Report`; rank 0's is called.
         ended: told "finished" or "stopped" of a cell.
+        tell: makes what `run_cell` tells of a cell with; rank 0's is called.
 
     Raises:
         ConfigError: a cell failed; its reason is on disk, too.
@@ -110,7 +112,7 @@ def run_together(
             try:
                 silent: Report = lambda stage, done, total: None  # noqa: E731
                 told = report(cell) if ranks.rank == 0 else silent
-                run_cell(cell, folder / cell.id, data, device, threads, told, stop, ranks)
+                run_cell(cell, folder / cell.id, data, device, threads, told, stop, ranks, tell(cell))
             except Stopped:
                 ended(cell, "stopped")
                 return

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import re
 import shutil
 import sys
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,14 @@ from benchmark.config import ConfigError
 from benchmark.data import BalancedBatches, FaceFrames
 from benchmark.evaluate import Diverged
 from benchmark.launch import Event, Job, run_cells
-from benchmark.memory import OutOfMemory, ran_out
+from benchmark.memory import HELD, OutOfMemory, ran_out
 from benchmark.mishaps import NOT_FINITE
 from benchmark.objective import BatchObjective
 from benchmark.pool import run_one
 from benchmark.run import run_cell
 from benchmark.train import Stopped
 from optimizers.base import Optimizer
+from results.record import Record
 
 
 def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str]:
@@ -142,6 +146,77 @@ def test_out_of_memory_whatever_the_size(data: Path, tmp_path: Path, monkeypatch
         run_cell(cell(), tmp_path / "c", data)
 
 
+def test_onednn_counts_where_memory_is_used_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one sentence for all that it fails at; and a thread in which it has failed for want of memory fails ever after."""
+    forward, spoilt = BatchObjective._forward, []
+
+    def small(self: BatchObjective, batch: Any, shifted: bool) -> Any:
+        if len(batch) > 5:
+            spoilt.append(threading.current_thread())
+        if threading.current_thread() in spoilt:
+            raise RuntimeError("could not create a primitive")
+        return forward(self, batch, shifted)
+
+    monkeypatch.setattr(BatchObjective, "_forward", small)
+    asked = cell(protocol={**CONTENT["protocol"], "batch_size": 16}, optimizers=[{"name": "adam"}])
+    monkeypatch.setattr("benchmark.memory.used_up", lambda: True)
+    with pytest.raises(OutOfMemory, match=r"16 faces in one forward pass \(could not create a primitive\); 4 faces fit: set"):
+        run_cell(asked, tmp_path / "c", data)
+    monkeypatch.setattr("benchmark.memory.used_up", lambda: False)
+    with pytest.raises(RuntimeError, match=r"^could not create a primitive$"):
+        run_cell(asked, tmp_path / "d", data)
+
+
+@pytest.mark.skipif(not HELD.exists(), reason="Linux says what a process holds")
+def test_memory_is_used_up_where_a_plain_allocation_fails() -> None:
+    import resource
+
+    error, before = RuntimeError("could not create a memory object"), resource.getrlimit(resource.RLIMIT_AS)
+    assert not ran_out(error)
+    mapped, held, *_ = (int(pages) * mmap.PAGESIZE for pages in HELD.read_text().split())
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + held // 2, before[1]))
+    try:
+        found = ran_out(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert found
+
+
+def test_out_of_memory_while_a_step_is_read(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller micro-batch would not help; the advice is followed and the cell trains."""
+    levels = FaceFrames.levels
+
+    def few(self: FaceFrames, positions: Any) -> torch.Tensor:
+        if len(positions) > 10:
+            raise MemoryError("Unable to allocate 94.5 MiB for an array with shape (16, 32, 32, 3) and data type float32")
+        return levels(self, positions)
+
+    protocol = {**CONTENT["protocol"], "batch_size": 16, "micro_batch": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(FaceFrames, "levels", few)
+        with pytest.raises(OutOfMemory) as told:
+            run_cell(cell(protocol=protocol), tmp_path / "c", data)
+    assert str(told.value).startswith("out of memory with 16 faces in a step, however few of them in one forward pass (Unable to")
+    assert str(told.value).endswith("; steps of 8 faces fit: set protocol.batch_size: 8, which is another training")
+    run_cell(cell(protocol={**protocol, "batch_size": 8}), tmp_path / "c8", data)
+
+
+def test_no_cell_follows_on_onednns_failure_in_a_process(data: Path, tmp_path: Path) -> None:
+    told = 'RuntimeError("a spoilt process" if os.environ.get("SPOILT") else "could not create a primitive")'
+    lines = (
+        "import os",
+        f"if os.getpid() != {os.getpid()}:",
+        f"    error = {told}",
+        "    os.environ['SPOILT'] = '1'",
+        "    raise error",
+    )
+    (tmp_path / "spoils.py").write_text("\n".join(lines))
+    two = grid(seeds=[0, 1], plugins=[str(tmp_path / "spoils.py")]).cells()
+    reasons = list(run_cells(two, tmp_path / "runs", data).failed.values())
+    assert len(reasons) == 2
+    assert all("fails to load: RuntimeError: could not create a primitive" in reason for reason in reasons)
+
+
 def test_out_of_memory_while_scoring(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_many(self: FaceFrames, positions: Any) -> torch.Tensor:
         if len(positions) > 8:
@@ -242,7 +317,7 @@ def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / one.id
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save)
-        reason = run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False)
+        reason = run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
         assert re.fullmatch(
             r"its disk is full \([\d.]+ MB free\); what is done is kept: make room and run the same command", reason
         )
@@ -252,7 +327,7 @@ def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
         Job([one], tmp_path, data, "cpu", 1, 1, told.append).book(one, reason)
         assert told[0].reason.endswith("(and this cannot be written down: No space left on device)")
     assert checkpoint.load(folder / "checkpoint.pt")["step"] == 3
-    assert run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False) == ""
+    assert run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print) == ""
     assert_same(finished, folder)
 
 
@@ -291,9 +366,46 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(
     if harm == "gone":
         run_cell(cell(), folder, data)
     else:
-        with pytest.warns(UserWarning, match=r"is no checkpoint.*going on from checkpoint.previous.pt, the one before it"):
-            run_cell(cell(), folder, data)
+        told: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            run_cell(cell(), folder, data, tell=told.append)
+        sentence = "checkpoint.pt is damaged; going on from step 4 in checkpoint.previous.pt, the one before it"
+        assert told == [sentence]
+        path = folder / "record.json"
+        content = json.loads(path.read_text())
+        assert content["warnings"].pop() == sentence
+        path.write_text(json.dumps(content))
     assert_same(finished, folder)
+
+
+def test_a_torn_checkpoint_is_told_on_the_terminal(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of the cell's own process; and where both are torn, in one sentence that says what to do."""
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(CONTENT))
+    folder = tmp_path / "runs" / "small" / cell().id
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        calls = iter([False] * 2)
+        with pytest.raises(Stopped):
+            run_cell(cell(), folder, data, should_stop=lambda: next(calls, True))
+    whole = (folder / checkpoint.PREVIOUS).read_bytes()
+    for name in (checkpoint.LAST, checkpoint.PREVIOUS):
+        (folder / name).write_bytes(b"torn")
+    command = ("grid", "run", tmp_path / "g.yaml", "--data", data, "--runs", tmp_path / "runs")
+    code, told = dfgrid(capfd, monkeypatch, *command)
+    assert code == 1
+    assert "going on" not in told
+    assert f"checkpoint.pt and checkpoint.previous.pt in {folder} cannot be read" in told
+    assert f"delete {folder}: the cell begins anew" in told
+    (folder / checkpoint.PREVIOUS).write_bytes(whole)
+    code, told = dfgrid(capfd, monkeypatch, *command)
+    assert code == 0, told
+    name = "resnet10 / roga / seed 0"
+    assert f"warning {name}: checkpoint.pt is damaged; going on from step 2 in checkpoint.previous.pt, the one before it" in told
+    assert "UserWarning" not in told
+    assert [w for w in Record.load(folder / "record.json").warnings if "is damaged" in w]
 
 
 def test_both_torn(data: Path, tmp_path: Path) -> None:
@@ -301,11 +413,12 @@ def test_both_torn(data: Path, tmp_path: Path) -> None:
         run_cell(cell(), tmp_path / "c", data, should_stop=lambda: True)
     (tmp_path / "c" / checkpoint.LAST).write_bytes(b"torn")
     (tmp_path / "c" / checkpoint.PREVIOUS).write_bytes(b"torn")
-    with (
-        pytest.warns(UserWarning, match="is no checkpoint"),
-        pytest.raises(ConfigError, match=r"checkpoint\.previous\.pt is no checkpoint"),
+    told: list[str] = []
+    with pytest.raises(
+        ConfigError, match=r"^checkpoint\.pt and checkpoint\.previous\.pt in .*; delete .*/c: the cell begins anew$"
     ):
-        run_cell(cell(), tmp_path / "c", data)
+        run_cell(cell(), tmp_path / "c", data, tell=told.append)
+    assert told == []
 
 
 @pytest.fixture(scope="module")

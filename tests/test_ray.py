@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from small_cell import assert_same, grid
 
+from benchmark import checkpoint, ray_cluster
 from benchmark.config import ConfigError
-from benchmark.launch import Event, run_cells, write_index
+from benchmark.launch import Event, Job, run_cells, write_index
 from benchmark.run import run_cell
 from benchmark.study import study_of
+from benchmark.train import Stopped
 from results.index import GridIndex
 
 WITHOUT = "ray is not installed (pip install 'deepfake-grid[ray]')"
@@ -35,14 +37,77 @@ def test_without_a_cluster_one_sentence(data: Path, tmp_path: Path, monkeypatch:
         raise ConnectionError("Could not find any running Ray instance.")
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=nobody))
-    with pytest.raises(ConfigError, match=r"no Ray cluster answers at there:6379; start one with `ray start --head`"):
-        run_cells(grid().cells(), tmp_path, data, launcher="ray", address="there:6379")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at local; start one with `ray start --head`"):
+        run_cells(grid().cells(), tmp_path, data, launcher="ray", address="local")
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes))
     with pytest.raises(ConfigError, match="no node of the Ray cluster has 8 cores for a cell"):
         run_cells(grid().cells(), tmp_path, data, launcher="ray", threads=8)
     with pytest.raises(ConfigError, match="no node of the Ray cluster has 1 cores and a GPU for a cell"):
         run_cells(grid().cells(), tmp_path, data, launcher="ray", device="cuda")
+
+
+def test_where_nothing_listens_ray_is_not_asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for ten minutes, and not be interrupted."""
+    import socket
+    import sys
+    from types import SimpleNamespace
+
+    asked: list[str] = []
+
+    def init(address: str, **settings: object) -> None:
+        asked.append(address)
+        raise ConnectionError("that will do")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def told(address: str | None) -> str:
+        with pytest.raises(ConfigError) as error:
+            run_cells(grid().cells(), tmp_path, data, launcher="ray", address=address)
+        return str(error.value)
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        silent = f"127.0.0.1:{taken.getsockname()[1]}"  # bound, and not listening
+        assert told(silent) == (
+            f"no Ray cluster answers at {silent}, which --address names (Connection refused); start one with "
+            "`ray start --head`, or leave out --address to take the one on this machine"
+        )
+        assert f"ray://{silent}, which --address names" in told(f"ray://{silent}")
+        assert "127.0.0.1:99999, which --address names" in told("127.0.0.1:99999")
+        monkeypatch.setenv("RAY_ADDRESS", silent)
+        for address in (None, "auto"):
+            assert f"{silent}, which RAY_ADDRESS names" in told(address)
+        assert asked == []
+        taken.listen()
+        there = (silent, f"ray://{silent}", "auto", "local", "ray://there", None)
+        for address in there:
+            assert "that will do" in told(address)
+        assert asked == [address or "auto" for address in there]
+
+
+def test_what_a_task_notes_reaches_the_terminal(data: Path, tmp_path: Path) -> None:
+    """A torn checkpoint: the task hands its note back, and it is told before the cell is booked."""
+    from types import SimpleNamespace
+
+    one = grid().cells()[0]
+    with pytest.raises(Stopped):
+        run_cell(one, tmp_path / one.id, data, should_stop=lambda: True)
+    last = tmp_path / one.id / checkpoint.LAST
+    shutil.copyfile(last, last.with_name(checkpoint.PREVIOUS))
+    last.write_bytes(b"torn")
+    token = tmp_path / "token"
+    token.touch()
+    ended = ray_cluster._task(
+        one.model_dump(mode="json"), str(tmp_path), str(data), "cpu", 1, str(token), ray_cluster.provenance.code_hash()
+    )
+    told: list[Event] = []
+    ray = SimpleNamespace(get=lambda reference: ended)
+    ray_cluster._book(Job([one], tmp_path, data, "cpu", 1, 1, told.append), one, *ray_cluster._result(ray, None))
+    assert [event.stage for event in told] == ["warning", "finished"]
+    assert told[0].reason == "checkpoint.pt is damaged; going on from step 1 in checkpoint.previous.pt, the one before it"
 
 
 def test_a_node_that_is_killed_costs_no_cell(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,8 @@ def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:
     assert pace.loop > 0
     assert 0 < pace.waiting.value < 1
     assert pace.verdicts == ("undecided", "undecided")  # two rounds give no interval
-    good, bad = speed_train.Pace(100, 96, Median(0.96, 0.95, 0.97), Median(0.02, 0, 0.02)), Median(0.5, 0.4, 0.6)
+    assert pace.rounds == 2
+    good, bad = speed_train.Pace(100, 96, Median(0.96, 0.95, 0.97), Median(0.02, 0, 0.02), 9), Median(0.5, 0.4, 0.6)
     assert good.verdicts == ("met", "met")
     assert replace(good, of_bare=bad, waiting=bad).verdicts == ("NOT met", "NOT met")
     assert replace(good, of_bare=Median(0.96, 0.94, 0.97)).verdicts == ("met", "undecided")

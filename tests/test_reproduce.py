@@ -238,4 +238,7 @@ def test_the_processors_counter_turns_over(tmp_path: Path, monkeypatch: pytest.M
     assert meter.sample().joules == pytest.approx(255.0)
     lost = Meter("cpu", Energy(joules=None, source="nothing there"))
     assert lost.sample() == Energy(joules=None, source="not counted before a restart: nothing there")
+    assert Meter("cpu", lost.sample()).sample() == lost.sample()  # a second restart says it no second time
+    stuttered = Energy(joules=None, source="not counted before a restart: " * 3 + "nothing there")  # an older version's
+    assert Meter("cpu", stuttered).sample() == lost.sample()
     assert processor(tmp_path / "none") == ("this machine shows no RAPL counter", None)

@@ -26,9 +26,10 @@ console = Console(highlight=False, width=WIDTH)
 errors = Console(stderr=True, highlight=False)
 
 
-def warn(sentence: str) -> None:
-    """Say something to stderr that does not stop the command."""
-    errors.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
+def warn(sentence: str, bar: Progress | None = None) -> None:
+    """Say something to stderr that does not stop the command; on a terminal that shows `bar`, above it."""
+    onto = bar.console if bar is not None and bar.console.is_terminal else errors
+    onto.print(f"[yellow]warning[/] {escape(sentence)}", soft_wrap=True)
 
 
 def counted(number: int, word: str) -> str:
@@ -46,8 +47,13 @@ class RateColumn(ProgressColumn):
         return Text("" if not speed else f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="dim")
 
 
-def progress() -> Progress:
-    """A progress display with count, rate, elapsed time and ETA. Tasks take a field `unit`."""
+def progress(transient: bool = False, auto_refresh: bool = True) -> Progress:
+    """A progress display with count, rate, elapsed time and ETA. Tasks take a field `unit`.
+
+    Args:
+        transient: whether it is gone when it is left.
+        auto_refresh: whether a thread redraws it; else it is drawn where `refresh` is called.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -58,4 +64,6 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         speed_estimate_period=30,
+        transient=transient,
+        auto_refresh=auto_refresh,
     )

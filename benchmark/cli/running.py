@@ -128,7 +128,7 @@ def run_study_cells(
     steps: dict[str, int] | None = None,
 ) -> Any:
     """Run cells with progress bars and say what became of them; returns the outcome."""
-    from benchmark.launch import Event, run_cells
+    from benchmark.launch import WARNING, Event, run_cells
 
     steps = steps if steps is not None else look_ahead(todo, data)[0]
     names = {c.id: " / ".join(filter(None, (c.part, c.detector.title, c.optimizer.title, f"seed {c.seed}"))) for c in todo}
@@ -138,7 +138,9 @@ def run_study_cells(
         trained: dict[str, int] = {}
 
         def on_event(event: Event) -> None:
-            if event.stage in ("finished", "failed", "stopped", "busy"):
+            if event.stage == WARNING:
+                warn(f"{names[event.cell]}: {event.reason}", bar)
+            elif event.stage in ("finished", "failed", "stopped", "busy"):
                 if event.cell in tasks:
                     bar.remove_task(tasks.pop(event.cell))
                 if event.stage == "finished":

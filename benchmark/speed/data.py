@@ -5,7 +5,7 @@ process on one thread, batch by batch, so that a busy machine is busy for both. 
 
 Cold means that the pages of the files were given back before each batch (posix_fadvise and, for the mapped cache, madvise, both
 with DONTNEED). The kernel takes that as advice, and a machine may hold a page elsewhere (a virtual disk, a network share): what is
-printed as cold is as cold as a process can make it.
+printed as cold is as cold as a process can make it. Ctrl-C (or SIGTERM) ends the measurement; what is measured by then is printed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import itertools
 import mmap
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,10 +30,12 @@ from PIL import Image
 from torch import Tensor
 
 from benchmark.allocator import keep_memory
+from benchmark.config import ConfigError
 from benchmark.data import CachedImages, FaceFrames, resize
 from benchmark.examples import names
 from benchmark.presets import augment_examples
 from benchmark.speed import peer_data
+from benchmark.speed.by_hand import at_least, counted, in_sentences
 from benchmark.speed.paired import Median, median
 from detectors.base import Detector
 from preprocessing.store import FaceStore
@@ -46,11 +49,15 @@ Way = Callable[[NDArray[np.int64]], object]
 
 @dataclass(frozen=True)
 class Rates:
-    """Images per second, medians over the turns, and how many times as fast ours is: the median of each turn's ratio."""
+    """Images per second, medians over the turns, and how many times as fast ours is: the median of each turn's ratio.
+
+    `turns` says how many there were: fewer than asked for where Ctrl-C ended them.
+    """
 
     peer: float
     ours: float
     ratio: Median
+    turns: int
 
 
 def drop_pages(files: list[Path], mapped: NDArray[np.uint8] | None = None) -> bool:
@@ -69,19 +76,41 @@ def drop_pages(files: list[Path], mapped: NDArray[np.uint8] | None = None) -> bo
     return True
 
 
-def take_turns(peer: Way, ours: Way, batches: list[NDArray[np.int64]], before: Callable[[], object] = lambda: None) -> Rates:
-    """Both ways over the same batches in turn; `before` is called before each batch of either."""
+def take_turns(
+    peer: Way,
+    ours: Way,
+    batches: list[NDArray[np.int64]],
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
+) -> Rates:
+    """Both ways over the same batches in turn.
+
+    Args:
+        peer, ours: the ways.
+        batches: what either is given.
+        before: called before each batch of either.
+        after: called after each batch that both have read; neither is timed.
+
+    Raises:
+        KeyboardInterrupt: before both have read a batch; a later one ends the turns.
+    """
     seconds: tuple[list[float], list[float]] = ([], [])
-    for number, batch in enumerate(batches):
-        order = (0, 1) if number % 2 else (1, 0)
-        for who in order:
-            before()
-            started = time.perf_counter()
-            (peer, ours)[who](batch)
-            seconds[who].append((time.perf_counter() - started) / len(batch))
-    peers, our = seconds
+    try:
+        for number, batch in enumerate(batches):
+            order = (0, 1) if number % 2 else (1, 0)
+            for who in order:
+                before()
+                started = time.perf_counter()
+                (peer, ours)[who](batch)
+                seconds[who].append((time.perf_counter() - started) / len(batch))
+            after()
+    except KeyboardInterrupt:
+        if not all(seconds):
+            raise
+    turns = min(map(len, seconds))
+    peers, our = (those[:turns] for those in seconds)
     ratio = median([theirs / own for theirs, own in zip(peers, our, strict=True)])
-    return Rates(1 / statistics.median(peers), 1 / statistics.median(our), ratio)
+    return Rates(1 / statistics.median(peers), 1 / statistics.median(our), ratio, turns)
 
 
 def ways(files: list[Path], frames: FaceFrames, size: int) -> dict[str, tuple[Way, Way]]:
@@ -133,10 +162,10 @@ def main() -> None:
     """Print the rates, and whether the targets are met."""
     parser = argparse.ArgumentParser(description="Images per second from disk to a batch, beside DeepfakeBench's way.")
     parser.add_argument("store", type=Path, help="folder of a face store")
-    parser.add_argument("--size", type=int, default=256, help="side of the faces in pixels")
-    parser.add_argument("--faces", type=int, default=512, help="how many of the store's faces are used")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3, help="times through the faces")
+    parser.add_argument("--size", type=at_least(1), default=256, help="side of the faces in pixels; default 256")
+    parser.add_argument("--faces", type=at_least(1), default=512, help="how many of the store's faces are used; default 512")
+    parser.add_argument("--batch-size", type=at_least(1), default=32, help="faces in a batch; default 32")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="times through the faces, cold once; default 3")
     args = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
@@ -144,10 +173,15 @@ def main() -> None:
     with FaceStore(args.store) as store, tempfile.TemporaryDirectory() as folder:
         rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
         rows = rows.iloc[:: max(1, len(rows) // args.faces)].head(args.faces).reset_index(drop=True)
-        frames = FaceFrames(rows, (), CachedImages(store, args.size).images)
+        if len(rows) < args.batch_size:
+            raise ConfigError(f"{len(rows)} faces are fewer than a batch of {args.batch_size}; take a smaller --batch-size")
+        with counted("decode faces", len(store.manifest), "face") as one_more:
+            frames = FaceFrames(rows, (), CachedImages(store, args.size, lambda done, total: one_more()).images)
         files = [Path(folder) / f"{i:06d}.png" for i in range(len(rows))]
-        for key, path in zip(rows["key"], files, strict=True):
-            cv2.imwrite(str(path), cv2.cvtColor(store.image(key), cv2.COLOR_RGB2BGR))
+        with counted("write files", len(files), "face") as one_more:
+            for key, path in zip(rows["key"], files, strict=True):
+                cv2.imwrite(str(path), cv2.cvtColor(store.image(key), cv2.COLOR_RGB2BGR))
+                one_more()
         _report(files, frames, args.size, args.batch_size, args.rounds)
 
 
@@ -169,19 +203,36 @@ def _report(files: list[Path], frames: FaceFrames, size: int, batch_size: int, r
             if temperature == "cold" and not drop_pages([*files, *cache]):
                 print(f"{name}, cold: this system cannot drop a file's pages")
                 continue
-            peer(batches[0]), ours(batches[0])
+            what = f"{name}, {temperature}"
             some = batches if temperature == "warm" else batches[: len(batches) // rounds]
-            rates = measured[f"{name}, {temperature}"] = take_turns(peer, ours, some, forget)
-            print(f"{name + ', ' + temperature:42} {rates.peer:8.0f} {rates.ours:9.0f} {rates.ratio:.1f}", flush=True)
-    different = different_levels(files, frames, size)
+            try:
+                with counted(what, len(some), "batch") as one_more:
+                    peer(batches[0]), ours(batches[0])
+                    rates = measured[what] = take_turns(peer, ours, some, forget, one_more)
+            except KeyboardInterrupt:
+                _targets(measured)
+                sys.exit(f"Stopped before '{what}' was measured.")
+            print(f"{what:42} {rates.peer:8.0f} {rates.ours:9.0f} {rates.ratio:.1f}", flush=True)
+            if rates.turns < len(some):
+                _targets(measured)
+                sys.exit(f"Stopped while '{what}' was measured; its line is of {rates.turns} of {len(some)} batches.")
+    _targets(measured)
+    try:
+        different = different_levels(files, frames, size)
+    except KeyboardInterrupt:
+        sys.exit("Stopped before the grey levels were compared.")
+    print(f"target no grey level lost: {different} differ, {'met' if different == 0 else 'NOT met'}")
+
+
+def _targets(measured: dict[str, Rates]) -> None:
     for what, target, name in (
         ("faces from a warm cache", READING, "faces before augmentation, warm"),
         ("end to end with the dfb augmentation", END_TO_END, "with the dfb augmentation, warm"),
     ):
-        found = measured[name].ratio
-        print(f"target {what} >= {target:g} x the peer: {found:.1f} x, {found.at_least(target)}")
-    print(f"target no grey level lost: {different} differ, {'met' if different == 0 else 'NOT met'}")
+        if name in measured:
+            found = measured[name].ratio
+            print(f"target {what} >= {target:g} x the peer: {found:.1f} x, {found.at_least(target)}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    in_sentences(main)

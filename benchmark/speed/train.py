@@ -5,6 +5,7 @@ process, so that a busy machine is busy for both. What the loop does between two
 the CPU, augments; copying to another device and augmentation there) counts as waiting. Each round is a loop and a bare block, and
 gives a ratio and a share of waiting; targets are judged by the medians over the rounds and their intervals (see
 `benchmark.speed.paired`), so that noise ends in "undecided" and not in a verdict.
+Ctrl-C (or SIGTERM) ends the measurement; what is measured by then is printed.
 
 The faces are smooth with a grain, as large as real ones when they are compressed: the preset dfb compresses half of them.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +28,16 @@ import torch
 from torch import Tensor
 
 from benchmark.allocator import keep_memory
+from benchmark.augment import PRESETS
 from benchmark.cli.options import check_device
 from benchmark.config import ConfigError
 from benchmark.data import REAL, BalancedBatches, FaceFrames
 from benchmark.levels import as_floats
 from benchmark.objective import BatchObjective
+from benchmark.presets import BY_EXAMPLE
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
+from benchmark.speed.by_hand import at_least, counted, in_sentences
 from benchmark.speed.paired import Median, median
 from benchmark.train import Plan, train
 from detectors import DETECTORS
@@ -54,12 +60,14 @@ class Pace:
         loop: images per second of the training loop.
         of_bare: the loop's images per second over the bare model's, round by round.
         waiting: share of the loop's time between its steps.
+        rounds: how many there were: fewer than asked for where Ctrl-C ended them.
     """
 
     bare: float
     loop: float
     of_bare: Median
     waiting: Median
+    rounds: int
 
     @property
     def verdicts(self) -> tuple[str, str]:
@@ -86,7 +94,7 @@ def grainy(folder: Path, size: int, domains: int, per_class: int) -> FaceFrames:
     return FaceFrames(rows, methods, np.memmap(path, dtype=np.uint8, mode="r", shape=shape))
 
 
-def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int) -> Pace:
+def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int, after: Callable[[], object] = lambda: None) -> Pace:
     """Blocks of the training loop and of bare steps in turn.
 
     Args:
@@ -95,6 +103,10 @@ def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int) 
         plan: of the loop; as long as a block, and the first step of each block warms up.
         rounds: of one block each.
         steps: of a bare block.
+        after: called after each block, of either kind; it is not timed.
+
+    Raises:
+        KeyboardInterrupt: before a round that counts is over; a later one ends the rounds.
     """
     rule = OPTIMIZERS.build(name)
     optimizer = Optimizer(rule, build_base(rule.base, detector.parameters(), lr=1e-6), detector)
@@ -105,24 +117,36 @@ def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int) 
     bare: list[float] = []
     loops: list[tuple[float, float]] = []
     detector.train()
-    for number in range(rounds + 1):
-        # In turns, and which of the two goes first in turns: a machine that slows down slows both.
-        for who in ("loop", "bare") if number % 2 else ("bare", "loop"):
-            if who == "loop":
-                loops.append(_loop(detector, optimizer, plan, device))
-                continue
-            optimizer.step(BatchObjective(detector, [resident], plan.precision))
-            started = _now(device)
-            for _ in range(steps):
-                optimizer.step(BatchObjective(detector, [resident], plan.precision))
-            bare.append((_now(device) - started) / steps)
-    bare, (loop, waiting) = bare[1:], zip(*loops[1:], strict=True)  # the first round warms up
+    try:
+        for number in range(rounds + 1):
+            # In turns, and which of the two goes first in turns: a machine that slows down slows both.
+            for who in ("loop", "bare") if number % 2 else ("bare", "loop"):
+                if who == "loop":
+                    loops.append(_loop(detector, optimizer, plan, device))
+                else:
+                    bare.append(_bare(detector, optimizer, resident, plan, steps))
+                after()
+    except KeyboardInterrupt:
+        if min(len(bare), len(loops)) < 2:
+            raise
+    done = min(len(bare), len(loops))
+    bare, (loop, waiting) = bare[1:done], zip(*loops[1:done], strict=True)  # the first round warms up
     return Pace(
         len(resident) / statistics.median(bare),
         len(resident) / statistics.median(loop),
         median([b / of_loop for b, of_loop in zip(bare, loop, strict=True)]),
         median(waiting),
+        done - 1,
     )
+
+
+def _bare(detector: Detector, optimizer: Optimizer, batch: Batch, plan: Plan, steps: int) -> float:
+    """Seconds of a step on a batch that lies on the device."""
+    optimizer.step(BatchObjective(detector, [batch], plan.precision))
+    started = _now(batch.images.device)
+    for _ in range(steps):
+        optimizer.step(BatchObjective(detector, [batch], plan.precision))
+    return (_now(batch.images.device) - started) / steps
 
 
 def _loop(detector: Detector, optimizer: Optimizer, plan: Plan, device: torch.device) -> tuple[float, float]:
@@ -151,17 +175,22 @@ def _now(device: torch.device) -> float:
 def main() -> None:
     """Print a line a detector."""
     parser = argparse.ArgumentParser(description="What of training is waiting for faces, measured beside bare steps.")
-    parser.add_argument("detector", nargs="*", default=["meso4", "resnet34", "xception", "efficientnet_b4"])
-    parser.add_argument("--optimizer", default="adam", choices=OPTIMIZERS.names())
-    parser.add_argument("--size", type=int, default=None, help="side of the faces; default: the detector's")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--domains", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=8, help="in a block")
-    parser.add_argument("--rounds", type=int, default=9, help="6 at least, or there is no interval")
-    parser.add_argument("--augment", default="none")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    names = ["meso4", "resnet34", "xception", "efficientnet_b4"]
+    parser.add_argument("detector", nargs="*", default=names, help=f"registry names; default {' '.join(names)}")
+    parser.add_argument(
+        "--optimizer", default="adam", choices=OPTIMIZERS.names(), metavar="NAME", help="registry name; default adam"
+    )
+    parser.add_argument("--size", type=at_least(1), help="side of the faces in pixels; default: the detector's")
+    parser.add_argument("--batch-size", type=at_least(2), default=32, help="faces in a step; default 32")
+    parser.add_argument("--domains", type=at_least(1), default=4, help="domains in a step; default 4")
+    parser.add_argument("--steps", type=at_least(2), default=8, help="in a block; default 8")
+    parser.add_argument("--rounds", type=at_least(1), default=9, help="6 at least, or there is no interval; default 9")
+    parser.add_argument("--augment", default="none", choices=[*PRESETS, *BY_EXAMPLE], help="of the training faces; default none")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the passes; default fp32")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda where torch sees a GPU, else cpu"
+    )
+    parser.add_argument("--threads", type=at_least(1), default=1, help="of torch on a CPU; default 1")
     args = parser.parse_args()
     try:
         check_device(args.device)
@@ -171,6 +200,12 @@ def main() -> None:
         parser.error(
             f"--steps is {args.steps}: blocks of at least {args.domains - 1} hold enough real faces for {args.domains} domains"
         )
+    if args.batch_size % (2 * args.domains):
+        parser.error(f"--batch-size is {args.batch_size}: take a multiple of {2 * args.domains}, twice the number of domains")
+    given = {key: value for key, value in (("size", args.size), ("weights", "none")) if value is not None}
+    settings = {name: {key: given[key] for key in given if key in DETECTORS.settings(name)} for name in args.detector}
+    for name in args.detector:  # told now, not after those before it were measured
+        DETECTORS.build(name, **settings[name])
     torch.set_num_threads(args.threads)
     keep_memory()
     seed_everything(0)  # with the kernels that cells ask for
@@ -180,20 +215,23 @@ def main() -> None:
     print(f"{'detector':16} {'px':>4} {'bare':>7} {'loop':>7} {'of bare (95 % interval)':>26} {'waiting':>22}   images per second")
     per_class = (args.steps + 1) * args.batch_size // (2 * args.domains)
     for name in args.detector:
-        settings = {key: value for key, value in (("size", args.size), ("weights", "none")) if value is not None}
-        settings = {key: value for key, value in settings.items() if key in DETECTORS.settings(name)}
         torch.manual_seed(0)
-        detector: Detector = DETECTORS.build(name, **settings).to(args.device)
+        detector: Detector = DETECTORS.build(name, **settings[name]).to(args.device)
         channels_last(detector)
-        with tempfile.TemporaryDirectory() as folder:
-            frames = grainy(Path(folder), detector.size, args.domains, per_class)
-            batches = BalancedBatches(frames, args.batch_size, 0)
-            plan = Plan(1, batches, 1, 0, args.augment, args.precision, None)
-            pace = measure(detector, args.optimizer, plan, args.rounds, args.steps)
+        try:
+            with tempfile.TemporaryDirectory() as folder, counted(name, 2 * (args.rounds + 1), "block") as one_more:
+                frames = grainy(Path(folder), detector.size, args.domains, per_class)
+                batches = BalancedBatches(frames, args.batch_size, 0)
+                plan = Plan(1, batches, 1, 0, args.augment, args.precision, None)
+                pace = measure(detector, args.optimizer, plan, args.rounds, args.steps, one_more)
+        except KeyboardInterrupt:
+            sys.exit(f"Stopped before {name} was measured.")
         waiting, of_bare = pace.verdicts
         line = f"{name:16} {detector.size:4} {pace.bare:7.1f} {pace.loop:7.1f} {pace.of_bare:.1%} {pace.waiting:.2%}"
         print(f"{line}   waiting < {WAITING:.0%}: {waiting}, >= {OF_BARE:.0%} of bare: {of_bare}", flush=True)
+        if pace.rounds < args.rounds:
+            sys.exit(f"Stopped while {name} was measured; its line is of {pace.rounds} of {args.rounds} rounds.")
 
 
 if __name__ == "__main__":
-    main()
+    in_sentences(main)
