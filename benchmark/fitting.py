@@ -46,6 +46,7 @@ def check_fit(cells: Iterable[Cell], weights: bool = True, told: Callable[[int, 
                 rule.attach(detector)
             except RegistryError as error:
                 raise ConfigError(f"optimizer '{cell.optimizer.title}': {error}") from error
+    told(len(of), len(of))
 
 
 def _kind(spec: OptimizerSpec) -> str:

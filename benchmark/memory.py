@@ -180,6 +180,6 @@ def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: i
     others = steps_beside(plan, faces, views) if device.type == "cuda" else 0
     beside = [torch.empty_like(images) for images in (whole.images, whole.views) if images is not None for _ in range(others)]
     pairs = "pairs" in detector.needs
-    parts = [part for part in (share(one, plan.ranks, pairs) for one in micro_batches(whole, size, pairs)) if len(part)]
+    parts = [part for part in share(micro_batches(whole, size, pairs), plan.ranks, pairs) if len(part)]
     optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))
     del beside  # held until here

@@ -98,7 +98,8 @@ class BatchObjective:
     Raises:
         ConfigError: unknown precision, one that does not go with `weights_dtype`, the scaler or the detector's weights, or a
             detector that is wrapped.
-        ValueError: no batch, or an empty one; under `ranks` with BatchNorm, no face on some rank.
+        ConfigError: under `ranks` with BatchNorm, no face on some rank.
+        ValueError: no batch, or an empty one.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class BatchObjective:
             raise ConfigError(f"the detector {type(detector).__name__} has no weight to train")
         self.device = self.parameters[0].device
         self.norms = [] if ranks is None else shared_norms(self.modules)
-        self.examples, self.batches, self.absent = self._together(batches)
+        self.examples, self.batches, self.absent, self.faces = self._together(batches)
         self.domain: int | None = None
         self.diagnostics: dict[str, Tensor] = {}
         self._loss: Tensor | None = None
@@ -135,19 +136,24 @@ class BatchObjective:
         self._masks: list[tuple[Tensor, Tensor | None]] = []
         self.spent: Spent | None = None
 
-    def _together(self, batches: Sequence[Batch]) -> tuple[int, list[Batch], list[bool]]:
-        """How many faces the step has on all ranks, this one's micro-batches, and which of them only stand in."""
+    def _together(self, batches: Sequence[Batch]) -> tuple[int, list[Batch], list[bool], list[int]]:
+        """How many faces the step has on all ranks, this one's micro-batches, which of them only stand in, and how many faces each
+        has on all ranks."""
         sizes = [len(batch) for batch in batches]
         mine = [batch for batch in batches if len(batch)]
         if self.ranks is None:
-            return sum(sizes), mine, [False] * len(mine)
+            return sum(sizes), mine, [False] * len(mine), sizes
         everywhere = self.ranks.gather(sizes)
         if not self.norms:
-            return sum(map(sum, everywhere)), mine, [False] * len(mine)
+            return sum(map(sum, everywhere)), mine, [False] * len(mine), [len(batch) for batch in mine]
         if not all(map(sum, everywhere)):
-            raise ValueError("BatchNorm normalises over the faces of all ranks; each needs one of a step at least")
+            raise ConfigError(
+                f"a step of {sum(map(sum, everywhere))} faces leaves one of {self.ranks.size} processes without any, and BatchNorm "
+                "normalises over all of them; take fewer processes, or another protocol.batch_size"
+            )
         absent = [not size for size in sizes] + [True] * (max(map(len, everywhere)) - len(sizes))
-        return sum(map(sum, everywhere)), [mine[-1] if a else batch for a, batch in zip_longest(absent, batches)], absent
+        faces = [sum(some) for some in zip_longest(*everywhere, fillvalue=0)]
+        return sum(faces), [mine[-1] if a else batch for a, batch in zip_longest(absent, batches)], absent, faces
 
     @property
     def loss(self) -> Tensor:
@@ -223,16 +229,20 @@ class BatchObjective:
         self, domain: int, rows: list[dict[int, list[int]]], everywhere: list[list[dict[int, int]]], examples: int
     ) -> BatchObjective:
         part = copy.copy(self)
-        part.domain, part.examples, part.batches, part.absent = domain, examples, [], []
+        part.domain, part.examples, part.batches, part.absent, part.faces = domain, examples, [], [], []
         for number, (batch, found) in enumerate(zip(self.batches, rows, strict=True)):
+            # Without BatchNorm the ranks need not have as many micro-batches, and nobody asks.
+            faces = sum(counts[number].get(domain, 0) for counts in everywhere if number < len(counts))
             if some := found.get(domain):
                 # No copy where the domain's faces lie side by side.
                 beside = len(some) == some[-1] + 1 - some[0]
                 part.batches.append(batch.only(slice(some[0], some[-1] + 1) if beside else torch.tensor(some)))
                 part.absent.append(False)
-            elif self.norms and any(counts[number].get(domain) for counts in everywhere):
+                part.faces.append(faces)
+            elif self.norms and faces:
                 part.batches.append(batch)
                 part.absent.append(True)
+                part.faces.append(faces)
         part._loss, part._domains, part._masks = None, None, []
         return part
 
@@ -254,17 +264,17 @@ class BatchObjective:
                 stack.enter_context(frozen(self.modules))
             if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
-            for number, (batch, absent) in enumerate(zip(self.batches, self.absent, strict=True)):
+            for number, (batch, absent, faces) in enumerate(zip(self.batches, self.absent, self.faces, strict=True)):
                 if first:
                     masks.append(generators(self.device))
                 elif self.later.masks == "replay":
                     set_generators(self.device, self._masks[number])
-                with over_all(self.norms, counted=not absent):
+                with over_all(self.norms, faces, counted=not absent):  # the backward pass, too: a checkpoint computes again there
                     loss = self._forward(batch, shifted=at is not None)
-                if absent or len(batch) != self.examples:
-                    loss = loss * (0.0 if absent else len(batch) / self.examples)
-                losses.append(loss.detach())
-                part = differentiate(loss if scale is None else loss * scale)
+                    if absent or len(batch) != self.examples:
+                        loss = loss * (0.0 if absent else len(batch) / self.examples)
+                    losses.append(loss.detach())
+                    part = differentiate(loss if scale is None else loss * scale)
                 total = total.spent() + part if number else part
         if scale is not None:
             total = Vector((total.spent() / scale).parts, fresh=True)

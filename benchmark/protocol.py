@@ -76,7 +76,7 @@ class Protocol(Strict):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2, description="faces in one step, over all domains")
     micro_batch: int | None = Field(
-        None, ge=1, description="at most so many faces in one forward pass; None: the whole step at once"
+        None, ge=1, description="at most so many faces in one forward pass, of all processes together; None: the whole step at once"
     )
     evaluations_per_epoch: int = Field(1, ge=1)
     schedule: Literal["constant", "cosine"] = "constant"

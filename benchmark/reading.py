@@ -35,6 +35,7 @@ class _Loader(yaml.SafeLoader):
 _PLAIN = {
     "tuple_type": "must be a list",
     "string_type": "must be text",
+    "dict_type": "must be a mapping of keys and values",
     "model_type": "must be a mapping of keys and values",
     "model_attributes_type": "must be a mapping of keys and values",
     "too_short": "must have at least one entry",

@@ -186,7 +186,7 @@ class _Run:
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
         if not whole:
             if self.writes:
-                self._note(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
+                self.tell(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
             return self._from_the_start()
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from detectors.layout import NarrowBatchNorm2d
+
+Normalise = Callable[..., Tensor]
 
 
 def shared_norms(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
@@ -20,61 +25,112 @@ def shared_norms(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
 
 
 @contextmanager
-def over_all(norms: Sequence[_BatchNorm], counted: bool) -> Iterator[None]:
+def over_all(norms: Sequence[_BatchNorm], faces: int, counted: bool = True) -> Iterator[None]:
     """Forward passes in here take mean and variance over the faces of all ranks of torch's default group.
 
     Every rank must call the same norms in the same order, forward and backward, and differentiates its own share of the loss: what
-    it finds is the derivative of the sum of all shares, by its own copy of the weights. Can be differentiated twice.
+    it finds is the derivative of the sum of all shares, by its own copy of the weights. Can be differentiated twice. What a class
+    of BatchNorms does besides is its own: torch's function is exchanged, which all of them call.
 
-    torch's `SyncBatchNorm` does this on a GPU alone, once differentiably, and has no place for faces that do not count.
+    torch's `SyncBatchNorm` does this on a GPU alone, once differentiably, and has no place for faces that do not count. Under bf16
+    this one keeps its input in float32 for the backward pass.
 
     Args:
-        norms: of the detector.
+        norms: of the detector; without any nothing is exchanged.
+        faces: on all ranks.
         counted: False for faces that stand in where this rank has none: they are normalised as all are, and no statistic is theirs.
     """
+    with ExitStack() as stack:
+        if norms:
+            shared = partial(_normalise, faces, counted)
+            stack.enter_context(_instead(F, "batch_norm", partial(_as_function, shared, F.batch_norm)))
+            stack.enter_context(_instead(torch, "batch_norm", partial(_as_operator, shared, torch.batch_norm)))
+            stack.enter_context(_instead(NarrowBatchNorm2d, "forward", nn.BatchNorm2d.forward))
+        yield
+
+
+@contextmanager
+def _instead(owner: Any, name: str, function: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, function)
     try:
-        for norm in norms:
-            norm.__dict__["forward"] = partial(_forward, norm, counted)
         yield
     finally:
-        for norm in norms:
-            norm.__dict__.pop("forward", None)
+        setattr(owner, name, before)
 
 
-def _forward(norm: _BatchNorm, counted: bool, images: Tensor) -> Tensor:
-    """(N, C, ...) -> the same."""
-    norm._check_input_dim(images)
+def _as_function(
+    shared: Normalise,
+    alone: Normalise,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm`."""
+    how = shared if training else alone
+    return how(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _as_operator(
+    shared: Normalise,
+    alone: Normalise,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """`torch.batch_norm`."""
+    if training:
+        return shared(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return alone(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled)
+
+
+def _normalise(
+    faces: int,
+    counted: bool,
+    images: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    _training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """(N, C, ...) -> the same.
+
+    Raises:
+        ValueError: one value per channel on all ranks together, in torch's words.
+    """
+    if faces == 1 and images.shape[2:].numel() == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {images.shape}")
     x = images if images.dtype in (torch.float32, torch.float64) else images.float()
     own = x.numel() // x.shape[1] if counted else 0
-    others = [1, *(1 for _ in x.shape[2:])]
-    dims = [0, *range(2, x.ndim)]
-    variance, mean = (t.double() for t in torch.var_mean(x, dims, correction=0))  # few numbers: their sums shall cost no digit
+    variance, mean = (t.double() for t in torch.var_mean(x, [0, *range(2, x.ndim)], correction=0))  # sums shall cost no digit
     total = _Summed.apply(torch.cat([own * mean, torch.full_like(mean[:1], own)]))
     count = total[-1].detach()
     center = total[:-1] / count
     spread = _Summed.apply(own * (variance + (mean - center).square())) / count
-    if norm.training and norm.track_running_stats:
-        _note(norm, center.detach(), spread.detach() * (count / (count - 1)))
-    scale = (spread + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -center * scale if norm.bias is None else norm.bias - center * scale
-    scale, shift = (t.to(x.dtype).view(-1, *others[1:]) for t in (scale, shift))
+    with torch.no_grad():  # the running variance is the unbiased one
+        for running, new in ((running_mean, center), (running_var, spread * (count / (count - 1)))):
+            if running is not None:
+                running.lerp_(new.to(running.dtype), momentum)
+    scale = (spread + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -center * scale if bias is None else bias - center * scale
+    scale, shift = (t.to(x.dtype).view(-1, *(1 for _ in x.shape[2:])) for t in (scale, shift))
     return torch.addcmul(shift, x, scale).to(images.dtype)
-
-
-def _note(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """What torch's own forward pass does with the running statistics; the variance is the unbiased one."""
-    if norm.running_mean is None or norm.running_var is None:
-        return
-    factor = norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if factor is None:
-            factor = 1.0 / float(norm.num_batches_tracked)
-    with torch.no_grad():
-        for running, new in ((norm.running_mean, mean), (norm.running_var, variance)):
-            running.lerp_(new.to(running.dtype), factor or 0.0)
 
 
 class _Summed(Function):

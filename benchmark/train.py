@@ -165,15 +165,20 @@ def augmented_together(
     return [replace(batch, images=own, views=view) for batch, own, view in zip(batches, images, seconds, strict=True)]
 
 
-def share(batch: Batch, ranks: Ranks | None, pairs: bool = False) -> Batch:
-    """The rank's part of some of the step's faces; augmentation has seen the whole step, so a face looks the same on any rank.
+def share(parts: Sequence[Batch], ranks: Ranks | None, pairs: bool = False) -> list[Batch]:
+    """The rank's part of each micro-batch; augmentation has seen the whole step, so a face looks the same on any rank.
 
-    With `pairs` it holds as many real as fake faces.
+    The faces of all micro-batches are dealt in turn, so that each rank has as many of the step as any other, but for one. With
+    `pairs` it is pairs of a real and a fake face that are dealt.
     """
     if ranks is None:
-        return batch
-    mine = slice(ranks.rank, None, ranks.size)
-    return _paired(batch, mine) if pairs else batch.only(torch.arange(len(batch))[mine])
+        return list(parts)
+    mine, dealt = [], 0
+    for part in parts:
+        places = slice((ranks.rank - dealt) % ranks.size, None, ranks.size)
+        mine.append(_paired(part, places) if pairs else part.only(torch.arange(len(part))[places]))
+        dealt += len(part) // 2 if pairs else len(part)
+    return mine
 
 
 def _paired(batch: Batch, some: slice) -> Batch:
@@ -235,7 +240,7 @@ def train(
             before(step + 1, batch)
             pairs = "pairs" in detector.needs
             # Divided among the ranks last, so that a micro-batch is the same one however many they are.
-            parts = [share(part, plan.ranks, pairs) for part in micro_batches(batch, plan.micro_batch, pairs)]
+            parts = share(micro_batches(batch, plan.micro_batch, pairs), plan.ranks, pairs)
             scaler = optimizer.scaler
             objective = BatchObjective(detector, parts, plan.precision, plan.weights_dtype, scaler, plan.ranks, plan.later)
             objective.spent = plan.spent

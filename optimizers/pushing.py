@@ -122,7 +122,7 @@ def _slope(seen: Seen, widths: Sequence[int], dtype: torch.dtype) -> Tensor:
         norm = F.group_norm(both[1], sum(channels), eps=EPSILON)
         torch.mul(norm, both[0], out=both[1])
         sums = both.sum(dim=(1, 3, 4))
-        if numbers == tuple(range(len(widths))):
+        if len(groups) == 1 and numbers == tuple(range(len(widths))):
             return sums  # as it is wanted already
         for number, part in zip(numbers, sums.split(channels, dim=1), strict=True):
             known = found[number]

@@ -133,8 +133,8 @@ class Vector:
 
     def of_length(self, length: float) -> Vector:
         """`length / (v.norm() + TINY) * v`, rounded less, in two launches beyond the norm's instead of four."""
-        if length == 0:
-            return 0 * self
+        if length < TINY:  # whose inverse float32 may not hold
+            return length / (self.norm() + TINY) * self
         return self._map("div", torch.rsub(self.norm(), TINY / length, alpha=-1 / length))  # (norm + TINY) / length
 
     def dot(self, other: Vector) -> Tensor:

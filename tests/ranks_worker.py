@@ -16,13 +16,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from optimizer_reference import Tiny, faces
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.utils.checkpoint import checkpoint
 
+from benchmark.config import ConfigError
 from benchmark.objective import BatchObjective
 from benchmark.ranks import Ranks
 from benchmark.shared_norm import over_all
 from detectors.base import Prediction
+from detectors.layout import NarrowBatchNorm2d
 from optimizers import OPTIMIZERS
 from optimizers.base import Optimizer
 from optimizers.bases import build_base
@@ -142,19 +146,52 @@ LAYERS = {
     "bare": (nn.BatchNorm2d(3, affine=False, track_running_stats=False), (8, 3, 5, 4), torch.float32),
     "large mean": (nn.BatchNorm2d(3), (8, 3, 5, 4), torch.float32),
     "of bfloat16": (nn.BatchNorm2d(3), (8, 3, 5, 4), torch.bfloat16),
+    "narrow": (NarrowBatchNorm2d(3), (8, 3, 5, 4), torch.float32),
+    "with an activation": (BatchNormAct2d(3), (8, 3, 5, 4), torch.float64),
 }
 """BatchNorms of all kinds, the shape of what they are given, and its type."""
 
 
-def layers(rows: slice) -> dict[str, dict[str, Tensor]]:
+class Flat(Tiny):
+    """Its second BatchNorm sees one value per channel of each face."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second[0] = nn.Conv2d(4, 5, 8, bias=False)
+
+
+class Checkpointed(Tiny):
+    """Computes its first block again in the backward pass."""
+
+    def forward(self, images: Tensor) -> Prediction:
+        """As Tiny."""
+        middle = checkpoint(self.first, self.normalize(images), use_reentrant=False)
+        features = self.second(middle).mean(dim=(2, 3))
+        return Prediction(self.head(features), features)
+
+
+def checkpointed(rows: Sequence[int], ranks: Ranks | None = None) -> dict[str, Tensor]:
+    """SAM's gradient of a detector that does."""
+    detector = Checkpointed().double()
+    batch = faces(NINE).only(torch.tensor(rows))
+    gradient = OPTIMIZERS.build("sam").gradient(BatchObjective(detector, [batch], ranks=ranks))
+    return {name: gradient.parts[p] for name, p in detector.named_parameters()}
+
+
+def _halves(rank: int) -> Sequence[int]:
+    return (range(6), range(6, 9))[rank]
+
+
+def layers(rows: slice, order: torch.memory_format = torch.contiguous_format) -> dict[str, dict[str, Tensor]]:
     """What each of `LAYERS` gives for some rows in its second forward pass, the slope by them, and its buffers."""
     found = {}
     for name, (layer, shape, dtype) in copy.deepcopy(LAYERS).items():
         layer = layer.double() if dtype == torch.float64 else layer
         draw = torch.Generator().manual_seed(0)
         whole, slope = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(2))
-        x = (whole + 100 * (name == "large mean")).to(dtype)[rows].requires_grad_()
-        with over_all([layer], True) if dist.is_initialized() else nullcontext():
+        x = (whole + 100 * (name == "large mean")).to(dtype)[rows]
+        x = (x.contiguous(memory_format=order) if x.ndim == 4 else x).requires_grad_()
+        with over_all([layer], 8) if dist.is_initialized() else nullcontext():
             for _ in range(2):
                 out = layer(x)
         (by,) = torch.autograd.grad(out, x, slope.to(dtype)[rows])
@@ -167,14 +204,27 @@ def objectives(rank: int, folder: str) -> None:
     with_group(rank, folder)
     ranks = Ranks(timedelta(seconds=60))
     found: dict[str, Any] = {case.key: run_case(case, [range(*ends) for ends in MINE[rank]], ranks) for case in CASES}
-    found["overflow"], found["statistics"] = overflow_on_one(ranks), statistics(ranks, (range(6), range(6, 9))[rank])
+    found["overflow"], found["statistics"] = overflow_on_one(ranks), statistics(ranks, _halves(rank))
     empty = BatchObjective(Tiny(norm=False).double(), [faces([0, 1, 1])] if rank == 0 else [], ranks=ranks)
     found["empty"] = (float(empty.gradient().norm()), float(empty.loss), empty.examples, [d.examples for d in empty.domains()])
     found["layers"] = layers(slice(rank, None, SIZE))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # with which the narrow layer has a way of its own
+    found["layers of two threads"] = layers(slice(rank, None, SIZE), torch.channels_last)
+    torch.set_num_threads(before)
+    found["checkpointed"] = checkpointed(_halves(rank), ranks)
     try:
         BatchObjective(Tiny(), [faces([0, 1, 1])] if rank == 0 else [], ranks=ranks)
-    except ValueError as error:
+    except ConfigError as error:
         found["refused"] = str(error)
+    try:
+        BatchObjective(
+            Flat(), [faces([0], dtype=torch.float32)] if rank == 0 else [faces([1, 1], dtype=torch.float32)], ranks=ranks
+        )
+        domains = BatchObjective(Flat(), [faces([rank], dtype=torch.float32)], ranks=ranks).domains()
+        domains[0].gradient()
+    except ConfigError as error:
+        found["alone"] = str(error)
     torch.save(found, Path(folder, f"{rank}.pt"))
     last = BatchObjective(Tiny(), [faces([0, 1, 1], dtype=torch.float32)], ranks=ranks)
     if rank == 1:

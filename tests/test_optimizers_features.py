@@ -142,6 +142,33 @@ def test_a_length_is_that_of_all_modules_together() -> None:
         assert torch.equal(bits(detector(images).logits), bits(detector.eval()(images).logits))
 
 
+class TwoScales(Mixed):
+    """Its modules are called again on half the faces at half the size."""
+
+    def forward(self, images: Tensor, slopes: dict[str, tuple[Tensor, Tensor]] | None = None) -> Prediction:
+        whole = super().forward(images, slopes)
+        x = nn.functional.avg_pool2d(images, 2)[::2]
+        for name in self.shallow[:2]:
+            x = self.get_submodule(name)(x)
+            x = (x if slopes is None else push_by_hand(x, *slopes[name])).tanh()
+        return Prediction(whole.logits + x.mean(), whole.features)
+
+
+def test_slopes_of_modules_that_see_two_scales_are_added() -> None:
+    detector, batch = TwoScales().double(), faces([0] * 4, size=8)
+    for shallow in (("one", "two"), ("one", "two", "three")):
+        features = FeatureShift(detector, shallow)
+        with features.pushed():
+            (found,) = torch.autograd.grad(detector(batch.images).logits.square().sum(), features.leaf)
+        zero = torch.zeros_like(features.leaf, requires_grad=True)
+        by_hand = {
+            name: (torch.zeros(c).double(), torch.zeros(c).double()) for name, c in zip(detector.shallow, (4, 5, 2), strict=True)
+        }
+        by_hand |= {name: (part[0], part[1]) for name, part in features.parts(zero).items()}
+        (expected,) = torch.autograd.grad(detector(batch.images, by_hand).logits.square().sum(), zero)
+        assert torch.allclose(found, expected, rtol=1e-10, atol=1e-14)
+
+
 def test_what_one_backward_pass_has_seen_is_no_other_s() -> None:
     """Backward passes that do not ask for the gradient by the shifts, twice through one graph, and one pass after the other."""
     detector, batches = Mixed().double(), [faces([0] * 4, seed, size=8) for seed in (0, 1)]

@@ -277,4 +277,4 @@ def test_one_micro_batch_of_one_process_repeats() -> None:
     assert Remembering(BatchObjective(detector, [batch()])).repeats
     assert [d.repeats for d in BatchObjective(detector, [batch()]).domains()] == [True] * 3
     assert not BatchObjective(detector, [batch(), batch()]).repeats
-    assert not BatchObjective(detector, [batch()], ranks=Mock(total=int)).repeats
+    assert not BatchObjective(detector, [batch()], ranks=Mock(gather=lambda mine: [mine])).repeats

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import ranks_worker
@@ -22,6 +23,7 @@ from benchmark.config import ConfigError
 from benchmark.objective import BatchObjective
 from benchmark.run import run_cell
 from benchmark.together import asked_to_stop, own_device
+from benchmark.train import micro_batches, share
 from results.record import Record
 from results.scores import load_scores
 
@@ -65,13 +67,14 @@ def test_buffers_are_those_of_all_faces(found: list[dict[str, Any]]) -> None:
     assert not torch.allclose(together["first.1.running_var"], ranks_worker.statistics(None, range(6))["first.1.running_var"])
 
 
+@pytest.mark.parametrize("way", ["layers", "layers of two threads"])
 @pytest.mark.parametrize("name", ranks_worker.LAYERS)
-def test_every_kind_of_batchnorm(found: list[dict[str, Any]], name: str) -> None:
+def test_every_kind_of_batchnorm(found: list[dict[str, Any]], name: str, way: str) -> None:
     """As torch's own over all rows, of which each rank has every other one."""
     alone = ranks_worker.layers(slice(None))[name]
     tolerance = {torch.float64: 1e-12, torch.float32: 2e-4 if name == "large mean" else 1e-5, torch.bfloat16: 2e-2}
     for rank in range(ranks_worker.SIZE):
-        ours = found[rank]["layers"][name]
+        ours = found[rank][way][name]
         assert ours.keys() == alone.keys()
         for key, expected in alone.items():
             expected = expected[rank :: ranks_worker.SIZE] if key in ("out", "slope") else expected
@@ -91,7 +94,33 @@ def test_a_rank_may_have_nothing(found: list[dict[str, Any]]) -> None:
     for rank in found:
         assert rank["empty"][:2] == pytest.approx((norm, loss), rel=1e-12)
         assert rank["empty"][2:] == (3, [1, 2])
-        assert "each needs one of a step at least" in rank["refused"]
+        assert "a step of 3 faces leaves one of 2 processes without any" in rank["refused"]
+
+
+def test_one_value_per_channel_is_refused_as_by_one_process(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        assert "BatchNorm cannot normalise a micro-batch of 1 example of domain 0" in rank["alone"]
+
+
+def test_a_checkpoint_computes_again_what_it_did(found: list[dict[str, Any]]) -> None:
+    alone = ranks_worker.checkpointed(range(9))
+    for rank in found:
+        assert difference(rank["checkpointed"], alone) < 1e-12
+
+
+@pytest.mark.parametrize(("faces_", "limit", "size"), [(32, 2, 4), (32, 3, 4), (30, 5, 4), (12, 3, 2), (7, None, 3), (8, 8, 2)])
+def test_faces_are_dealt_evenly(faces_: int, limit: int | None, size: int) -> None:
+    step = faces([0, 1] * faces_)
+    step = step.only(torch.arange(faces_))
+    for pairs in (False, True):
+        groups = micro_batches(step, limit, pairs)
+        parts = [share(groups, Mock(rank=rank, size=size), pairs) for rank in range(size)]
+        assert {len(part) for part in parts} == {len(groups)}
+        counts = [sum(map(len, part)) for part in parts]
+        assert sum(counts) == faces_
+        assert pairs or max(counts) - min(counts) <= 1
+        for number, group in enumerate(groups):
+            assert sorted(int(v) for part in parts for v in part[number].videos) == sorted(group.videos.tolist())
 
 
 def test_a_rank_that_fails_does_not_leave_the_other_waiting(found: list[dict[str, Any]]) -> None:
