@@ -33,15 +33,13 @@ def check_fit(cells: Iterable[Cell], weights: bool = True, told: Callable[[int, 
         of.setdefault(cell.detector.model_dump_json(), (cell.detector, []))[1].append(cell)
     for number, (spec, its) in enumerate(of.values()):
         told(number, len(of))
-        settings = spec.settings
-        if not weights and "weights" in settings:
-            settings["weights"] = "none"
-        detector: Detector = DETECTORS.build(spec.name, **settings)
+        detector: Detector = DETECTORS.build(spec.name, **(spec.settings if weights else spec.without_weights))
         for cell in {f"{cell.protocol} {cell.train.methods}": cell for cell in its}.values():
             check_needs(spec.name, detector, cell.protocol, len(cell.train.methods))
         for cell in {f"{_kind(cell.optimizer)} {cell.train.methods}": cell for cell in its}.values():
             try:
                 rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+                rule.check(detector)
                 rule.check_domains(cell.train.methods)
                 rule.attach(detector)
             except RegistryError as error:

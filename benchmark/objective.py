@@ -39,6 +39,26 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Micro:
+    """A micro-batch of this rank.
+
+    Attributes:
+        batch: its faces.
+        faces: of all ranks together.
+        stands_in: the rank has none, and these take part for BatchNorm's sake.
+    """
+
+    batch: Batch
+    faces: int
+    stands_in: bool = False
+
+    @property
+    def counted(self) -> int:
+        """How many of its faces count."""
+        return 0 if self.stands_in else len(self.batch)
+
+
+@dataclass(frozen=True)
 class LaterPasses:
     """What a step's passes after its first do otherwise than they should, for the sake of comparison with popular code.
 
@@ -128,7 +148,7 @@ class BatchObjective:
             raise ConfigError(f"the detector {type(detector).__name__} has no weight to train")
         self.device = self.parameters[0].device
         self.norms = [] if ranks is None else shared_norms(self.modules)
-        self.examples, self.batches, self.absent, self.faces = self._together(batches)
+        self.examples, self.micro = self._together(batches)
         self.domain: int | None = None
         self.diagnostics: dict[str, Tensor] = {}
         self._loss: Tensor | None = None
@@ -136,24 +156,27 @@ class BatchObjective:
         self._masks: list[tuple[Tensor, Tensor | None]] = []
         self.spent: Spent | None = None
 
-    def _together(self, batches: Sequence[Batch]) -> tuple[int, list[Batch], list[bool], list[int]]:
-        """How many faces the step has on all ranks, this one's micro-batches, which of them only stand in, and how many faces each
-        has on all ranks."""
-        sizes = [len(batch) for batch in batches]
+    def _together(self, batches: Sequence[Batch]) -> tuple[int, list[Micro]]:
+        """How many faces the step has on all ranks, and this one's micro-batches."""
         mine = [batch for batch in batches if len(batch)]
-        if self.ranks is None:
-            return sum(sizes), mine, [False] * len(mine), sizes
-        everywhere = self.ranks.gather(sizes)
+        sizes = [len(batch) for batch in batches]
+        everywhere = [sizes] if self.ranks is None else self.ranks.gather(sizes)
+        examples = sum(map(sum, everywhere))
         if not self.norms:
-            return sum(map(sum, everywhere)), mine, [False] * len(mine), [len(batch) for batch in mine]
+            return examples, [Micro(batch, len(batch)) for batch in mine]
         if not all(map(sum, everywhere)):
             raise ConfigError(
-                f"a step of {sum(map(sum, everywhere))} faces leaves one of {self.ranks.size} processes without any, and BatchNorm "
-                "normalises over all of them; take fewer processes, or another protocol.batch_size"
+                f"a step of {examples} faces leaves one of {len(everywhere)} processes without any, and BatchNorm normalises over "
+                "all of them; take fewer processes, or another protocol.batch_size"
             )
-        absent = [not size for size in sizes] + [True] * (max(map(len, everywhere)) - len(sizes))
         faces = [sum(some) for some in zip_longest(*everywhere, fillvalue=0)]
-        return sum(faces), [mine[-1] if a else batch for a, batch in zip_longest(absent, batches)], absent, faces
+        own = [Micro(batch or mine[-1], n, stands_in=not batch) for batch, n in zip_longest(batches, faces)]
+        return examples, own
+
+    @property
+    def batches(self) -> list[Batch]:
+        """This rank's micro-batches, without what stands in."""
+        return [micro.batch for micro in self.micro if not micro.stands_in]
 
     @property
     def loss(self) -> Tensor:
@@ -171,7 +194,7 @@ class BatchObjective:
         Several micro-batches repeat it, too, but whoever kept what they computed would hold all of them at once. The ranks' mean is
         written to the buffers between the passes, and the first one's graph would refuse them.
         """
-        alone = len(self.batches) == 1 and self.ranks is None
+        alone = len(self.micro) == 1 and self.ranks is None
         return alone and self.later.batchnorm == "freeze" and self.later.masks == "replay"
 
     def weights(self) -> Vector:
@@ -216,7 +239,7 @@ class BatchObjective:
         Each has a first pass of its own: BatchNorm's statistics move once for every domain that is asked.
         """
         if self._domains is None:
-            rows = [{} if absent else _rows_of_domains(batch) for batch, absent in zip(self.batches, self.absent, strict=True)]
+            rows = [{} if micro.stands_in else _rows_of_domains(micro.batch) for micro in self.micro]
             counts = [{domain: len(some) for domain, some in found.items()} for found in rows]
             everywhere = [counts] if self.ranks is None else self.ranks.gather(counts)
             examples = Counter[int]()
@@ -229,20 +252,16 @@ class BatchObjective:
         self, domain: int, rows: list[dict[int, list[int]]], everywhere: list[list[dict[int, int]]], examples: int
     ) -> BatchObjective:
         part = copy.copy(self)
-        part.domain, part.examples, part.batches, part.absent, part.faces = domain, examples, [], [], []
-        for number, (batch, found) in enumerate(zip(self.batches, rows, strict=True)):
+        part.domain, part.examples, part.micro = domain, examples, []
+        for number, (micro, found) in enumerate(zip(self.micro, rows, strict=True)):
             # Without BatchNorm the ranks need not have as many micro-batches, and nobody asks.
             faces = sum(counts[number].get(domain, 0) for counts in everywhere if number < len(counts))
             if some := found.get(domain):
                 # No copy where the domain's faces lie side by side.
                 beside = len(some) == some[-1] + 1 - some[0]
-                part.batches.append(batch.only(slice(some[0], some[-1] + 1) if beside else torch.tensor(some)))
-                part.absent.append(False)
-                part.faces.append(faces)
+                part.micro.append(Micro(micro.batch.only(slice(some[0], some[-1] + 1) if beside else torch.tensor(some)), faces))
             elif self.norms and faces:
-                part.batches.append(batch)
-                part.absent.append(True)
-                part.faces.append(faces)
+                part.micro.append(Micro(micro.batch, faces, stands_in=True))
         part._loss, part._domains, part._masks = None, None, []
         return part
 
@@ -264,15 +283,15 @@ class BatchObjective:
                 stack.enter_context(frozen(self.modules))
             if not first and self.later.masks == "replay":
                 stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
-            for number, (batch, absent, faces) in enumerate(zip(self.batches, self.absent, self.faces, strict=True)):
+            for number, micro in enumerate(self.micro):
                 if first:
                     masks.append(generators(self.device))
                 elif self.later.masks == "replay":
                     set_generators(self.device, self._masks[number])
-                with over_all(self.norms, faces, counted=not absent):  # the backward pass, too: a checkpoint computes again there
-                    loss = self._forward(batch, shifted=at is not None)
-                    if absent or len(batch) != self.examples:
-                        loss = loss * (0.0 if absent else len(batch) / self.examples)
+                with over_all(self.norms, micro.faces, not micro.stands_in):  # backward, too: a checkpoint computes again there
+                    loss = self._forward(micro.batch, shifted=at is not None)
+                    if micro.counted != self.examples:
+                        loss = loss * (micro.counted / self.examples)
                     losses.append(loss.detach())
                     part = differentiate(loss if scale is None else loss * scale)
                 total = total.spent() + part if number else part
@@ -289,8 +308,7 @@ class BatchObjective:
         if self.ranks is None:
             return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         loss = torch.zeros((), dtype=torch.float64, device=self.device) + sum(losses)
-        here = sum(len(batch) for batch, absent in zip(self.batches, self.absent, strict=True) if not absent)
-        self.ranks.average_buffers(self.detector, here / self.examples)
+        self.ranks.average_buffers(self.detector, sum(micro.counted for micro in self.micro) / self.examples)
         return self.ranks.summed([loss])[0].to(torch.promote_types(self.parameters[0].dtype, torch.float32))
 
     def _count(self, passes: float) -> None:

@@ -51,10 +51,9 @@ def restore(path: Path, device: str = "cpu") -> Restored:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path} is no checkpoint of a dfgrid cell: {str(error).splitlines()[0]}") from error
     # The weights come from the checkpoint; the file or the download that training began with need not be here.
-    settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
     keep_memory(device)
     try:
-        detector: Detector = DETECTORS.build(spec.name, **settings)
+        detector: Detector = DETECTORS.build(spec.name, **spec.without_weights)
     except RegistryError as error:
         raise ConfigError(f"{path} holds a detector that cannot be built: {error} (a plug-in's needs --plugin FILE)") from error
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectors.layout import NarrowBatchNorm2d
+from optimizers.kept import instead
 
 Normalise = Callable[..., Tensor]
 
@@ -40,23 +41,16 @@ def over_all(norms: Sequence[_BatchNorm], faces: int, counted: bool = True) -> I
         faces: on all ranks.
         counted: False for faces that stand in where this rank has none: they are normalised as all are, and no statistic is theirs.
     """
-    with ExitStack() as stack:
-        if norms:
-            shared = partial(_normalise, faces, counted)
-            stack.enter_context(_instead(F, "batch_norm", partial(_as_function, shared, F.batch_norm)))
-            stack.enter_context(_instead(torch, "batch_norm", partial(_as_operator, shared, torch.batch_norm)))
-            stack.enter_context(_instead(NarrowBatchNorm2d, "forward", nn.BatchNorm2d.forward))
+    if not norms:
         yield
-
-
-@contextmanager
-def _instead(owner: Any, name: str, function: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, function)
-    try:
+        return
+    shared = partial(_normalise, faces, counted)
+    with (
+        instead(F, "batch_norm", partial(_as_function, shared, F.batch_norm)),
+        instead(torch, "batch_norm", partial(_as_operator, shared, torch.batch_norm)),
+        instead(NarrowBatchNorm2d, "forward", nn.BatchNorm2d.forward),
+    ):
         yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _as_function(

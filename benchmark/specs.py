@@ -40,6 +40,11 @@ class DetectorSpec(Named):
     bases: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @property
+    def without_weights(self) -> dict[str, Any]:
+        """The settings of the same detector that reads no file of first weights."""
+        return self.settings | ({"weights": "none"} if "weights" in self.settings else {})
+
+    @property
     def title(self) -> str:
         """What tables and cell names call it: the label, else the name."""
         return self.label or self.name

@@ -46,9 +46,8 @@ def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_F
     Raises:
         RegistryError: an unknown name or setting.
     """
-    settings = {**spec.settings, **({"weights": "none"} if "weights" in spec.settings else {})}
     keep_memory(device)  # as a cell does
-    detector = DETECTORS.build(spec.name, **settings).to(device)
+    detector = DETECTORS.build(spec.name, **spec.without_weights).to(device)
     channels_last(detector)
     side = getattr(detector, "size", None)
     if not isinstance(side, int):

@@ -47,9 +47,9 @@ class Kept:
         """The first pass happens in here, backward included."""
         before = self._buffers()
         with ExitStack() as stack:
-            stack.enter_context(_instead(saved_tensors_hooks, "__enter__", self._watching(saved_tensors_hooks.__enter__)))
+            stack.enter_context(instead(saved_tensors_hooks, "__enter__", self._watching(saved_tensors_hooks.__enter__)))
             for module in self._modules:
-                stack.enter_context(_instead(module, "forward", partial(self._note, module, module.forward)))
+                stack.enter_context(instead(module, "forward", partial(self._note, module, module.forward)))
             yield
         if self._first is None:
             return
@@ -64,7 +64,7 @@ class Kept:
         if self._first is None:
             yield
             return
-        with _instead(self._first[0], "forward", partial(self._take, self._first[0].forward)):
+        with instead(self._first[0], "forward", partial(self._take, self._first[0].forward)):
             yield
 
     def _note(self, module: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
@@ -100,8 +100,9 @@ class Kept:
 
 
 @contextmanager
-def _instead(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """`owner` has another method of that name for the time being; a module's hooks run as ever around its `forward`."""
+def instead(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """`owner` (an object, a class, a Python module) has another function of that name for the time being; a network's hooks run as
+    ever around its `forward`."""
     own = vars(owner).get(name)
     try:
         setattr(owner, name, function)

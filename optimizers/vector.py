@@ -193,8 +193,10 @@ def weighted(*terms: tuple[float, Vector]) -> Vector:
         for weight, vector in terms:
             if total.parts:
                 total = total.spent().plus(vector, weight)
+            elif weight != 1:
+                total = weight * vector
             else:
-                total = weight * vector if weight != 1 else vector if vector.owned else Vector(vector.parts)
+                total = vector if vector.owned else Vector(vector.parts)
     return Vector(total.parts, fresh=total.owned or total._fresh)
 
 

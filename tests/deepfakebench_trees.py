@@ -13,6 +13,10 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.diff import differences
+from preprocessing.interop import import_deepfakebench
+from preprocessing.store import FaceStore
+
 SIDE = 24
 
 
@@ -102,3 +106,22 @@ def faceforensics(root: Path, prefix: str = "") -> dict[str, Any]:
             masks = [path.replace(level, "c23").replace("frames", "masks") for path in paths]
             fake[split][level][f"{a}_{b}"] = leaf("FF-DF", paths, prefix, masks)
     return {"FaceForensics++": {"FF-real": real, "FF-DF": fake}}
+
+
+def imported(folder: Path) -> Path:
+    """The folder, with rgb/, FaceForensics++.json and a finished store of it."""
+    file = write(folder / "FaceForensics++.json", faceforensics(folder / "rgb"))
+    import_deepfakebench([file], folder / "store", rgb=folder / "rgb")
+    return folder
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two stores hold the same."""
+    with FaceStore(a) as first, FaceStore(b) as second:
+        return not list(differences(first, second, deep=True))
+
+
+def splits(store: Path) -> dict[str, str]:
+    """Split of each video."""
+    with FaceStore(store) as faces:
+        return {f"{r['method']}/{r['video']}": r["split"] for r in faces.records()}

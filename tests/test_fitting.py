@@ -96,6 +96,7 @@ def test_every_pair_of_a_large_grid_is_looked_at_once(tmp_path: Path, monkeypatc
     built, attached = [], []
     build = DETECTORS.build
     monkeypatch.setattr(DETECTORS, "build", lambda name, **settings: built.append(name) or build(name, **settings))
+    monkeypatch.setattr(OPTIMIZERS.get("pim"), "check", lambda rule, detector: None)
     monkeypatch.setattr(OPTIMIZERS.get("pim"), "attach", lambda rule, detector: attached.append(type(detector).__name__))
     check_fit(cells(tmp_path, detectors=["names_by_instance", "names_nothing"], optimizers=["sam", "pim"], seeds=[0, 1, 2]))
     assert built == ["names_by_instance", "names_nothing"]

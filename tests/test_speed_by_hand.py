@@ -147,7 +147,7 @@ def test_a_bar_is_drawn_by_its_own_call_alone(monkeypatch):
 
     monkeypatch.setattr(by_hand, "progress", kept)
     monkeypatch.setattr(by_hand, "console", SimpleNamespace(is_terminal=True))
-    with by_hand.counted("rounds", 2, "round") as one_more:
+    with by_hand.shown("rounds", 2, "round") as one_more:
         one_more()
         (bar,) = bars
         (task,) = bar.tasks

@@ -74,8 +74,12 @@ def run_grid(
     launcher: str = "local",
     address: str | None = None,
     replace: bool = False,
+    fit: bool = False,
 ) -> Any:
-    """Check everything that can be checked before the first step, then run with progress bars; returns the outcome."""
+    """Check everything that can be checked before the first step, then run with progress bars; returns the outcome.
+
+    `fit` says that the caller has done `look_at_fit`.
+    """
     from benchmark.anew import what_is_made_anew
     from benchmark.config import ConfigError
     from benchmark.launch import check_launcher, finished, write_index
@@ -88,7 +92,8 @@ def run_grid(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one talks and writes
     console.quiet = not first
     cells = chosen(study.cells(), only)
-    look_at_fit(cells)  # a size, a weights file or an optimizer that does not fit is told now, not by every cell
+    if not fit:
+        look_at_fit(cells)  # a size, a weights file or an optimizer that does not fit is told now, not by every cell
     steps, warnings, domains = look_ahead(cells, data)
     for sentence in warnings if first else []:
         warn(sentence)

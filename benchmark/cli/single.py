@@ -115,7 +115,7 @@ def train(
     for one in tests:
         one["split"] = tested_split(Path(one["store"]))
     grid = parse(Grid, content, "dfgrid train")
-    outcome = run_grid(study_of(grid), runs, Path(), device, 1, add=True)
+    outcome = run_grid(study_of(grid), runs, Path(), device, 1, add=True, fit=True)
     finish(outcome)
     show_measures(runs / "train" / grid.cells()[0].id)
 

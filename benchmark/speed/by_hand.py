@@ -18,7 +18,7 @@ REDRAWN = 0.2
 
 
 @contextmanager
-def counted(what: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+def shown(what: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
     """A bar that the yielded call moves on by one. It is gone at the end, and nothing of it goes into a file or a pipe.
 
     It is drawn in that call alone: a thread that redraws it by itself would take its time from what is measured.

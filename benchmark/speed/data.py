@@ -35,7 +35,7 @@ from benchmark.data import CachedImages, FaceFrames, resize
 from benchmark.examples import names
 from benchmark.presets import augment_examples
 from benchmark.speed import peer_data
-from benchmark.speed.by_hand import at_least, counted, in_sentences
+from benchmark.speed.by_hand import at_least, in_sentences, shown
 from benchmark.speed.paired import Median, median
 from detectors.base import Detector
 from preprocessing.store import FaceStore
@@ -175,10 +175,10 @@ def main() -> None:
         rows = rows.iloc[:: max(1, len(rows) // args.faces)].head(args.faces).reset_index(drop=True)
         if len(rows) < args.batch_size:
             raise ConfigError(f"{len(rows)} faces are fewer than a batch of {args.batch_size}; take a smaller --batch-size")
-        with counted("decode faces", len(store.manifest), "face") as one_more:
+        with shown("decode faces", len(store.manifest), "face") as one_more:
             frames = FaceFrames(rows, (), CachedImages(store, args.size, lambda done, total: one_more()).images)
         files = [Path(folder) / f"{i:06d}.png" for i in range(len(rows))]
-        with counted("write files", len(files), "face") as one_more:
+        with shown("write files", len(files), "face") as one_more:
             for key, path in zip(rows["key"], files, strict=True):
                 cv2.imwrite(str(path), cv2.cvtColor(store.image(key), cv2.COLOR_RGB2BGR))
                 one_more()
@@ -206,7 +206,7 @@ def _report(files: list[Path], frames: FaceFrames, size: int, batch_size: int, r
             what = f"{name}, {temperature}"
             some = batches if temperature == "warm" else batches[: len(batches) // rounds]
             try:
-                with counted(what, len(some), "batch") as one_more:
+                with shown(what, len(some), "batch") as one_more:
                     peer(batches[0]), ours(batches[0])
                     rates = measured[what] = take_turns(peer, ours, some, forget, one_more)
             except KeyboardInterrupt:

@@ -37,7 +37,7 @@ from benchmark.objective import BatchObjective
 from benchmark.presets import BY_EXAMPLE
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
-from benchmark.speed.by_hand import at_least, counted, in_sentences
+from benchmark.speed.by_hand import at_least, in_sentences, shown
 from benchmark.speed.paired import Median, median
 from benchmark.train import Plan, train
 from detectors import DETECTORS
@@ -219,7 +219,7 @@ def main() -> None:
         detector: Detector = DETECTORS.build(name, **settings[name]).to(args.device)
         channels_last(detector)
         try:
-            with tempfile.TemporaryDirectory() as folder, counted(name, 2 * (args.rounds + 1), "block") as one_more:
+            with tempfile.TemporaryDirectory() as folder, shown(name, 2 * (args.rounds + 1), "block") as one_more:
                 frames = grainy(Path(folder), detector.size, args.domains, per_class)
                 batches = BalancedBatches(frames, args.batch_size, 0)
                 plan = Plan(1, batches, 1, 0, args.augment, args.precision, None)
