@@ -11,6 +11,7 @@ from benchmark.config import Cell, ConfigError
 from benchmark.heartbeat import Beat, read_beat
 from benchmark.reading import read_yaml
 from results.index import NOT_RUN, GridIndex
+from results.scores import lost_scores
 
 State = Literal["done", "running", "failed", "interrupted", "waiting"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "waiting")
@@ -22,7 +23,7 @@ class CellStanding:
 
     Attributes:
         id: of the cell.
-        state: "interrupted" has a checkpoint and no process that beats.
+        state: "interrupted" has a checkpoint, or a record whose scores are lost, and no process that beats.
         detail: of a running cell its stage, of a failed one the reason.
         seconds: of a finished cell what it took; of another what is expected to be left, None where nothing tells.
     """
@@ -79,11 +80,15 @@ def standing(folder: Path) -> Standing:
 
 def _cell(folder: Path, index: GridIndex, expected: float | None) -> CellStanding:
     name = folder.name
-    if name in index.records:
-        return CellStanding(name, "done", seconds=index.records[name].provenance.seconds)
+    recorded = index.records.get(name)
+    lost = lost_scores(folder / "scores.parquet") if recorded else ""
+    if recorded and not lost:
+        return CellStanding(name, "done", seconds=recorded.provenance.seconds)
     beat = read_beat(folder)
     if beat is not None and beat.alive:
         return CellStanding(name, "running", in_words(beat), _left(beat, expected))
+    if recorded:
+        return CellStanding(name, "interrupted", f"recorded, but its scores.parquet {lost}; to be made anew", expected)
     reason = index.reasons[name]
     if reason.startswith("failed") or (folder / "record.json").exists():
         return CellStanding(name, "failed", reason.removeprefix("failed: "))

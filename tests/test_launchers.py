@@ -172,6 +172,28 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
 
 
+def test_lost_scores_are_not_done(dfgrid: Any, data: Path, tmp_path: Path) -> None:
+    """Neither to `grid status` nor to `grid retry`, as they are not to `grid run`."""
+    one = grid()
+    folder = tmp_path / "runs" / "small"
+    write_index(study_of(one), folder)
+    (only,) = one.cells()
+    run_cell(only, folder / only.id, data)
+    scores = folder / only.id / "scores.parquet"
+    was = scores.read_bytes()
+    assert "1 of 1 cell done" in dfgrid("grid", "status", "small")[1]
+    scores.write_bytes(was[:100])
+    told = " ".join(dfgrid("grid", "status", "small")[1].split())
+    assert "0 of 1 cell done, 1 interrupted" in told
+    assert "recorded, but its scores.parquet is no parquet file; to be made anew" in told
+    assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
+    code, told = dfgrid("grid", "retry", "small", "--data", data)
+    assert code == 0
+    assert "the weights of its checkpoint are scored again" in " ".join(told.split())
+    assert scores.read_bytes() == was
+    assert "1 of 1 cell done" in dfgrid("grid", "status", "small")[1]
+
+
 def test_the_bar_of_a_failed_cell_does_not_end_full(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -80,7 +80,6 @@ def run_grid(
 
     `fit` says that the caller has done `look_at_fit`.
     """
-    from benchmark.anew import what_is_made_anew
     from benchmark.config import ConfigError
     from benchmark.launch import check_launcher, finished, write_index
     from benchmark.mishaps import place_to_write
@@ -108,8 +107,7 @@ def run_grid(
         place_to_write(folder)
         for sentence in [] if add or replace else check_same_grid(study, folder):
             warn(sentence)
-        for sentence in filter(None, (what_is_made_anew(folder / c.id) for c in todo)):
-            warn(sentence)
+        tell_of_lost_scores(todo, folder)
         write_index(study, folder, add)
     if not todo:
         console.print(f"{folder}: nothing to run, {_all_are(len(cells))} done")
@@ -118,6 +116,14 @@ def run_grid(
     if done:
         console.print(f"{counted(len(done), 'cell')} {'was' if len(done) == 1 else 'were'} done already")
     return outcome
+
+
+def tell_of_lost_scores(todo: list[Any], folder: Path) -> None:
+    """Say which of a grid's cells have a record whose scores are lost, and from what they are made anew."""
+    from benchmark.anew import what_is_made_anew
+
+    for sentence in filter(None, (what_is_made_anew(folder / c.id) for c in todo)):
+        warn(sentence)
 
 
 def run_study_cells(

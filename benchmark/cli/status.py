@@ -17,7 +17,7 @@ from benchmark.cli.console import console, counted
 from benchmark.cli.experiments import grid_app
 from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers
 from benchmark.cli.reference import Plugins, load
-from benchmark.cli.running import finish, run_study_cells
+from benchmark.cli.running import finish, run_study_cells, tell_of_lost_scores
 
 PATIENCE = 20
 """Looks at a grid of which nothing runs and something waits, before `--watch` takes it for stopped."""
@@ -86,7 +86,7 @@ def grid_retry(
     address: Address = None,
     plugin: Plugins = None,
 ) -> None:
-    """Run the cells again that failed or were interrupted, from their own settings; the grid's file is not needed."""
+    """Run the cells again that failed, were interrupted or lost their scores, from their own settings, without the grid's file."""
     from benchmark.config import load_plugins
     from benchmark.standing import cells_to_retry
 
@@ -96,4 +96,5 @@ def grid_retry(
         console.print(f"{runs / grid}: nothing to retry")
         return
     load_plugins(dict.fromkeys(file for cell in cells for file in cell.plugins))
+    tell_of_lost_scores(cells, runs / grid)
     finish(run_study_cells(grid, cells, runs / grid, data, device, workers, threads, launcher, address))
