@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from efficientnet_pytorch import EfficientNet
-from efficientnet_pytorch.utils import url_map
+from efficientnet_pytorch.utils import Conv2dStaticSamePadding, url_map
 from torch import nn
 
 from detectors.about import About
@@ -34,6 +34,9 @@ class _EfficientNet(BackboneDetector):
         # torch's own SiLU: the same function and as frugal as the library's, and its second derivative is torch's too.
         backbone.set_swish(memory_efficient=False)
         self._change(backbone)
+        for module in backbone.modules():
+            if isinstance(module, Conv2dStaticSamePadding):
+                _pad_inside(module)
         features = backbone._conv_head.out_channels
         super().__init__(backbone, features, self.imagenet, size, weights, normalization, dropout)
 
@@ -43,6 +46,17 @@ class _EfficientNet(BackboneDetector):
 
     def _change(self, backbone: nn.Module) -> None:
         """Whatever differs from the library's network, before the weights are loaded."""
+
+
+def _pad_inside(convolution: Conv2dStaticSamePadding) -> None:
+    """Let a convolution pad by itself where opposite sides get the same: the library copies its input to pad it, and the gradient
+    once more, and these are the largest tensors of the network."""
+    padding = convolution.static_padding
+    if isinstance(padding, nn.ZeroPad2d):
+        left, right, top, bottom = padding.padding
+        if (left, top) == (right, bottom):
+            convolution.padding = (top, left)
+            convolution.static_padding = nn.Identity()
 
 
 class EfficientNetB0(_EfficientNet):

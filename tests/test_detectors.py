@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from efficientnet_pytorch import EfficientNet
 from torch import nn
 
 from detectors import DETECTORS
@@ -38,6 +39,21 @@ def without_storage(name, **settings):
 def test_the_docstring_counts_the_parameters(name):
     said = re.search(r"Parameters(?: at \d+ px)?: ([\d,]+\d)", DETECTORS.get(name).__doc__)
     assert int(said.group(1).replace(",", "")) == sum(p.numel() for p in without_storage(name).parameters())
+
+
+@pytest.mark.parametrize("size", [33, 64])
+def test_efficientnet_pads_as_its_library_does(size):
+    """Of a square of odd or even side; where opposite sides get the same, without a copy of the padded image."""
+    ours = DETECTORS.build("efficientnet_b0", size=size).backbone.double().eval()
+    library = EfficientNet.from_name("efficientnet-b0", include_top=False, image_size=size).double().eval()
+    library.load_state_dict(ours.state_dict())
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(ours(images), library(images), rtol=1e-12, atol=1e-12)
+    copied = {n for n, m in ours.named_modules() if isinstance(m, nn.ZeroPad2d)}
+    assert copied < {n for n, m in library.named_modules() if isinstance(m, nn.ZeroPad2d)}
+    for name in copied:
+        left, right, top, bottom = ours.get_submodule(name).padding
+        assert (left, top) != (right, bottom)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
