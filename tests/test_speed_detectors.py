@@ -45,14 +45,15 @@ def test_every_way_is_run_as_it_says():
     ways = speed.ways_of(["ours", "peer"], compile=False, precisions=["fp32", "bf16"])
     assert len(ways) == len(set(ways)) == 16
     networks = {who: lambda: Recorded(Small()) for who in ("ours", "peer")}
-    rates = speed.measure(networks, ways, size=8, batch=4, device="cpu", rounds=2, seconds=0.0)
+    rates, launches = speed.measure(networks, ways, size=8, batch=4, device="cpu", rounds=2, seconds=0.0)
     assert list(rates) == ways
     assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
     expected = [
         (way.training, torch.bfloat16 if way.precision == "bf16" else torch.float32, way.channels_last, not way.training)
         for way in ways
     ]
-    assert Recorded.calls == expected * 3  # one turn to warm up
+    assert Recorded.calls == expected * 4  # one turn to warm up, and one to count launches
+    assert set(launches) == set(ways)
 
 
 def test_a_compiled_way_calls_what_was_compiled(monkeypatch):
@@ -95,7 +96,8 @@ def test_a_peer_that_fails_is_left_out_and_ours_is_not():
     ways = [Way(who, False, "fp32", True, False) for who in ("ours", "peer")]
     said = []
     networks = {"ours": lambda: speed.Ours(Small()), "peer": lambda: KnowsOneLayout(Small())}
-    rates = speed.measure(networks, ways, 8, 4, "cpu", 2, 0.0, said.append)
+    rates, launches = speed.measure(networks, ways, 8, 4, "cpu", 2, 0.0, said.append)
+    assert list(launches) == ways[:1]
     assert [len(found) for found in rates.values()] == [2, 0]
     assert said[1].startswith("fails: peer")
     networks = {"ours": lambda: KnowsOneLayout(Small()), "peer": lambda: speed.Ours(Small())}
@@ -124,10 +126,10 @@ def test_the_table_gives_the_ratios():
     ways = speed.ways_of(["ours", "peer"], compile=False, precisions=["fp32"])
     rates = dict(zip(ways, ([r] for r in (10.0, 5.0, 30.0, 20.0, 100.0, 80.0, 50.0, 100.0)), strict=True))
     rates[ways[7]] = []
-    shown = list(speed.lines("net", rates))
-    assert shown[1].split()[5:] == ["10.00", "1.00", "(nan–nan)", "2.00", "(nan–nan)", "2.00", "(nan–nan)"]
-    assert shown[2].split()[5:] == ["5.00", "0.50", "(nan–nan)", "–", "–"]
-    assert shown[3].split()[5:] == ["30.00", "3.00", "(nan–nan)", "1.50", "(nan–nan)", "6.00", "(nan–nan)"]
+    shown = list(speed.lines("net", rates, {ways[0]: 17}))
+    assert shown[1].split()[5:] == ["10.00", "17", "1.00", "(nan–nan)", "2.00", "(nan–nan)", "2.00", "(nan–nan)"]
+    assert shown[2].split()[5:] == ["5.00", "–", "0.50", "(nan–nan)", "–", "–"]
+    assert shown[3].split()[5:] == ["30.00", "–", "3.00", "(nan–nan)", "1.50", "(nan–nan)", "6.00", "(nan–nan)"]
     assert shown[8].split()[-1] == "fails"
 
 

@@ -5,6 +5,8 @@ in memory, compiled or not, on the CPU and on a GPU where there is one; beside t
 `--peer` names a checkout of it. All ways of one detector take turns in every round, so a busy machine is busy for all of them.
 Rates are medians over the rounds; a ratio is taken within each round, and given as the geometric mean with its 95 % interval, from
 nine rounds on as the median with its own.
+Beside each rate of an eager way stands what its passes ask of the device, which no noise moves: operators of torch on the CPU, and
+kernels on a GPU, where networks of many small layers wait for the host to launch them. Adam's own are left out.
 `--csv` adds the rates to a file; docs/detectors_speed.md is made of such a file.
 
 Both are given faces in [0, 1]. Ours normalise them themselves; DeepfakeBench's loader does, by a function of torchvision, which is
@@ -32,6 +34,7 @@ from benchmark.cli.options import check_device
 from benchmark.config import ConfigError
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
+from benchmark.speed.counting import count
 from benchmark.speed.peer_detectors import RIGID, peers
 from benchmark.speed.rates import Measured, Way, compared, write
 from detectors import DETECTORS, layout
@@ -79,6 +82,13 @@ class Runner:
 
     def run(self, way: Way, batch: Batch) -> None:
         """One step, or one prediction."""
+        self.passes(way, batch)
+        if way.training:
+            self.adam.step()
+            self.adam.zero_grad(set_to_none=True)
+
+    def passes(self, way: Way, batch: Batch) -> None:
+        """The forward pass, and in training the backward pass, which leaves its gradients."""
         if (way.training, way.compiled) not in self.calls:
             self.calls[way.training, True] = torch.compile(self.calls[way.training, False])
         call = self.calls[way.training, way.compiled]
@@ -90,8 +100,6 @@ class Runner:
                 return
             loss = call(batch)
         loss.backward()
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
 
 
 def faces(number: int, size: int, device: str, channels_last: bool) -> Batch:
@@ -112,8 +120,8 @@ def measure(
     rounds: int,
     seconds: float,
     report: Callable[[str], None] = lambda line: None,
-) -> dict[Way, list[float]]:
-    """Faces per second of every way in every round; none where the peer fails.
+) -> tuple[dict[Way, list[float]], dict[Way, int]]:
+    """Faces per second of every way in every round, none where the peer fails; and what the passes of each eager way launch.
 
     Args:
         networks: who -> builds it; every network is built once for each memory layout.
@@ -146,7 +154,21 @@ def measure(
                 rates[way].append(rate)
             else:
                 report(f"ready: {way}")
-    return rates
+    return rates, {
+        way: _launches(built[way.who, way.channels_last], way, batches[way.channels_last])
+        for way in ways
+        if way not in failed and not way.compiled
+    }
+
+
+def _launches(runner: Runner, way: Way, batch: Batch) -> int:
+    """Operators, or kernels, of one pass forward, and in training of one backward."""
+
+    def work() -> None:
+        runner.passes(way, batch)
+        runner.adam.zero_grad(set_to_none=True)
+
+    return sum(count(work, torch.device(runner.device)).launches.values())
 
 
 def _turn(runner: Runner, way: Way, batch: Batch, seconds: float) -> float:
@@ -168,10 +190,10 @@ def ways_of(who: list[str], compile: bool, precisions: list[str], plain_peer: bo
     return [way for way in ways if way.who == "ours" or not plain_peer or not (way.channels_last or way.compiled)]
 
 
-def lines(name: str, rates: dict[Way, list[float]]) -> Iterator[str]:
-    """The table of one detector: faces per second, and ratios to the plain way, to the peer's same way and to the peer's plain way
+def lines(name: str, rates: dict[Way, list[float]], launches: dict[Way, int]) -> Iterator[str]:
+    """The table of one detector: faces per second, launches of the passes, and ratios to the plain way, to the peer's same way and to the peer's plain way
     of the same precision, which is how its trainer runs it."""
-    yield f"{name}: faces/s | of eager fp32 channels first | of DeepfakeBench's same way | of its plain way"
+    yield f"{name}: faces/s | launches | of eager fp32 channels first | of DeepfakeBench's same way | of its plain way"
     for way, found in rates.items():
         if not found:
             yield f"  {way!s:36} fails"
@@ -180,7 +202,7 @@ def lines(name: str, rates: dict[Way, list[float]]) -> Iterator[str]:
         for theirs in (replace(way, who="peer"), replace(way, who="peer", channels_last=False, compiled=False)):
             there = way.who == "ours" and rates.get(theirs)
             columns.append(str(compared(found, rates[theirs])) if there else "–")
-        yield f"  {way!s:36} {statistics.median(found):9.2f} {' '.join(f'{column:>19}' for column in columns)}"
+        yield f"  {way!s:36} {statistics.median(found):9.2f} {launches.get(way, '–'):>7} {' '.join(f'{column:>19}' for column in columns)}"
 
 
 def main() -> None:
@@ -229,8 +251,8 @@ def _run(options: argparse.Namespace) -> None:
             if name in theirs and (size == 256 or name not in RIGID):
                 networks["peer"] = lambda name=name, size=size: theirs[name](size)  # type: ignore[misc]
             ways = ways_of(list(networks), options.compile, options.precision or ["fp32", "bf16"], options.plain_peer)
-            rates = measure(networks, ways, size, options.batch, device, options.rounds, options.seconds, _progress)
-            print("\n".join(lines(f"{name}, {size} px", rates)), flush=True)
+            rates, launches = measure(networks, ways, size, options.batch, device, options.rounds, options.seconds, _progress)
+            print("\n".join(lines(f"{name}, {size} px", rates, launches)), flush=True)
             if options.csv:
                 made = date.today().isoformat()
                 write(
