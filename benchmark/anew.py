@@ -7,12 +7,11 @@ from pathlib import Path
 from benchmark import provenance
 from benchmark.checkpoint import LAST
 from benchmark.testing import Scores
-from results.files import write_atomically
 from results.record import Record
 from results.scores import lost_scores
 
 PREVIOUS = "record.previous.json"
-"""Where the record of a cell stays whose scores were lost, once another has taken its place."""
+"""Where the record of a cell stays whose scores were lost, once there are others."""
 
 
 def what_is_made_anew(folder: Path) -> str:
@@ -34,11 +33,11 @@ def what_is_made_anew(folder: Path) -> str:
         why = f"it was evaluated {points} times, and only its last weights are kept" if there else f"its {LAST} is gone too"
         code = "" if record.provenance.code == provenance.code_hash() else ", by other code than its record's"
         said = f"it is trained again{code}: {why}"
-    return f"{folder / 'scores.parquet'} {lost}, so {said}; its record stays until the new one is there, and then as {PREVIOUS}"
+    return f"{folder / 'scores.parquet'} {lost}, so {said}; its record stays until the new scores are there, and then as {PREVIOUS}"
 
 
 def keep_record(folder: Path) -> None:
-    """Keep the record that is about to be replaced, if there is one."""
+    """Move the record away that is about to be replaced, if there is one."""
     path = folder / "record.json"
     if path.exists():
-        write_atomically(folder / PREVIOUS, path.read_bytes())
+        path.replace(folder / PREVIOUS)

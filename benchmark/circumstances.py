@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -79,16 +80,18 @@ def settings_used(cell: Cell) -> dict[str, Any]:
     }
 
 
-def provenance_now(cell: Cell, device: str, begun: datetime, **counted: Any) -> Provenance:
+def provenance_now(cell: Cell, device: str, begun: datetime, cpus: Sequence[str], **counted: Any) -> Provenance:
     """What a record says about the code, packages and machine that are at work.
 
     Args:
         cell: what was run.
         device: torch's name of the device.
         begun: when, in UTC.
+        cpus: the processors that it ran on.
         counted: the fields of `Provenance` that the run itself knows: stores, faces, processes, seconds, restarts, ...
     """
     head, dirty = provenance.commit()
+    inexact = provenance.inexact(device, cpus)
     return Provenance(
         version=provenance.own_version(),
         code=provenance.code_hash(),
@@ -101,8 +104,9 @@ def provenance_now(cell: Cell, device: str, begun: datetime, **counted: Any) -> 
         device=provenance.device_name(device),
         threads=torch.get_num_threads(),
         packages=provenance.package_versions(),
-        deterministic=not device.startswith("cuda"),
-        inexact=provenance.inexact(device),
+        deterministic=not inexact,
+        inexact=inexact,
+        arithmetic=provenance.arithmetic(device),
         started=begun,
         finished=datetime.now(timezone.utc),
         **counted,

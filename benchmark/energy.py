@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ GPU, PROCESSOR = "NVML, the whole GPU", "RAPL, the whole processor"
 LOST = "not counted before a restart: "
 """Goes before the reason, which every further restart finds with these words in front of it."""
 
+OFTEN = 30.0
+"""Seconds between two looks at the counter, at least; RAPL's runs over in some minutes under load."""
+
 Counter = Callable[[], float]
 """Joules since some moment of the past."""
 
@@ -27,31 +31,39 @@ def energy_of(state: dict[str, Any]) -> Energy:
 
 
 class Meter:
-    """Adds up what a counter says between calls of `sample`.
-
-    Call it more often than the counter runs over (RAPL's about every half hour under load).
+    """Adds up what a counter says between calls of `sample`, or of `keep_up`, which whoever works calls now and then.
 
     Args:
         device: torch's name of the device.
-        before: what the cell used before it was interrupted; None where nothing was counted.
+        before: what the cell used before it was interrupted.
     """
 
     def __init__(self, device: str, before: Energy | None = None) -> None:
         self.source, self._counter = _gpu(device) if device.startswith("cuda") else processor()
         self.joules = 0.0
-        if before is not None and (before.joules is None or before.source != self.source):
+        self._last, self._looked = self._read(), time.monotonic()
+        if before is not None:
+            self.add(before)
+
+    def add(self, before: Energy) -> None:
+        """Count what the cell used before it was interrupted; from then on nothing is known if nothing was counted there."""
+        if before.joules is None or before.source != self.source:
             lost = before.source.rpartition(LOST)[2] if before.joules is None else "it was counted by another counter"
             self.source, self._counter = LOST + lost, None
-        elif before is not None:
-            self.joules = before.joules or 0.0
-        self._last = self._read()
+        else:
+            self.joules += before.joules
+
+    def keep_up(self) -> None:
+        """Look at the counter if that was long ago."""
+        if time.monotonic() - self._looked > OFTEN:
+            self.sample()
 
     def sample(self) -> Energy:
         """What was used until now."""
         if self._counter is not None:
             now = self._read()
             self.joules += max(0.0, now - self._last)
-            self._last = now
+            self._last, self._looked = now, time.monotonic()
         return Energy(joules=self.joules if self._counter is not None else None, source=self.source)
 
     def _read(self) -> float:

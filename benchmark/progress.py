@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark import provenance
 from benchmark.energy import Meter, energy_of
 from results.record import Measure
 
@@ -27,15 +28,16 @@ class Progress:
         begun: when the run did, in UTC.
         restarts: how often it went on from a checkpoint.
         meter: of energy.
+        cpus: models of the processors that it ran on, the present one last.
     """
 
     def __init__(self, device: str) -> None:
-        self.device = device
         self.measures: list[Measure] = []
         self.curve: list[tuple[int, float]] = []
         self.pending: list[Tensor] = []
         self.notes: list[str] = []
         self.begun, self.restarts, self.meter = datetime.now(timezone.utc), 0, Meter(device)
+        self.cpus = [provenance.cpu()]
         self._started, self._before = time.monotonic(), 0.0
 
     def seconds(self) -> float:
@@ -53,6 +55,7 @@ class Progress:
             "seconds": self.seconds(),
             "restarts": self.restarts,
             "energy": self.meter.sample().model_dump(),
+            "cpus": self.cpus,
         }
 
     def take_back(self, state: dict[str, Any]) -> None:
@@ -63,7 +66,8 @@ class Progress:
         self.pending = [torch.tensor(loss, dtype=torch.float64) for loss in state["pending"]]
         self.begun, self._before = datetime.fromisoformat(state["begun"]), state["seconds"]
         self.restarts = state.get("restarts", 0) + 1
-        self.meter = Meter(self.device, energy_of(state))
+        self.meter.add(energy_of(state))
+        self.cpus = [*(cpu for cpu in state.get("cpus", []) if cpu not in self.cpus), *self.cpus]
 
     def close_curve(self, step: int) -> float:
         """Mean loss of the steps since the last evaluation, which ends them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -76,15 +77,33 @@ def cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def arithmetic(device: str) -> str:
+    """What beside its model decides how a GPU rounds: versions, and where "fp32" is TensorFloat-32; "" for a CPU."""
+    if not device.startswith("cuda"):
+        return ""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+    except Exception:  # no package, or a driver that does not tell
+        driver = "unknown"
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    return (
+        f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, driver {driver}, "
+        f"TF32 in convolutions {'yes' if convolutions else 'no'}, in matrix products {'yes' if products else 'no'}"
+    )
+
+
 def device_name(device: str) -> str:
     """`cpu`, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def inexact(device: str) -> str:
-    """Why a run may not repeat to the bit; empty where it does."""
+def inexact(device: str, cpus: Sequence[str] = ()) -> str:
+    """Why a run on a device, or on these processors one after the other, may not repeat to the bit; empty where it does."""
     if not device.startswith("cuda"):
-        return ""
+        return f"it ran on {', then on '.join(cpus)}, whose kernels may add in another order" if len(cpus) > 1 else ""
     return (
         "torch was asked for deterministic kernels (torch.use_deterministic_algorithms, warn_only), but some CUDA operations have "
         "none, and another GPU, driver or cuDNN adds in another order"

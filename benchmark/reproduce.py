@@ -134,6 +134,7 @@ def circumstances(then: Record, now: Record) -> dict[str, tuple[str, str]]:
         "platform": (a.platform, b.platform),
         "cpu": (a.cpu, b.cpu),
         "device": (a.device, b.device),
+        "arithmetic": (a.arithmetic or "not told", b.arithmetic or "not told"),
         "threads": (str(a.threads), str(b.threads)),
         "processes": (str(a.processes), str(b.processes)),
     }

@@ -16,7 +16,7 @@ from pandas import DataFrame
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from benchmark import checkpoint
+from benchmark import checkpoint, provenance
 from benchmark.anew import keep_record
 from benchmark.build import build
 from benchmark.circumstances import check_same, circumstances, finished_record, plugin_hashes, provenance_now, settings_used
@@ -120,8 +120,14 @@ class _Run:
         self.cell, self.folder, self.device = cell, folder, device
         self.ranks, self.writes = ranks, ranks is None or ranks.rank == 0
         self.processes = ranks.size if ranks else 1
-        self.report, self.should_stop, self.tell = report, should_stop, tell
+        self.should_stop, self.tell = should_stop, tell
         self.progress = Progress(device)
+
+        def keep_up(stage: str, done: int, total: int) -> None:
+            self.progress.meter.keep_up()
+            report(stage, done, total)
+
+        self.report: Report = keep_up
         self.data, self.kept = data, Scores(folder)
         # The test stores are opened by `_test`, after training.
         self.stores = {cell.train.store: FaceStore(data / cell.train.store)}
@@ -166,7 +172,6 @@ class _Run:
     def _write_record(self) -> Record:
         self._test()
         record = self._finish()
-        keep_record(self.folder)
         record.save(self.folder / "record.json")
         self.kept.remove()
         return record
@@ -193,11 +198,14 @@ class _Run:
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.random = state["random"]
-        restore_random_state(self.random[self.ranks.rank if self.ranks else 0])
+        restore_random_state(self.random[self.ranks.rank if self.ranks else 0], self.device)
         self.diary.rows = [Row(*row) for row in state["diagnostics"]]
         self.progress.take_back(state)
         if torn is not None:
             self._note(torn)
+        elsewhere = provenance.inexact(self.device, self.progress.cpus)
+        if self.progress.cpus != state.get("cpus") and not self.device.startswith("cuda") and elsewhere:
+            self._note(f"the cell may not repeat to the bit: {elsewhere}")
         self.plan.spent.faces = state.get("spent", 0.0)
         return int(state["step"])
 
@@ -221,7 +229,8 @@ class _Run:
         return there() if self.ranks is None else self.ranks.first(there)
 
     def _save(self, step: int) -> None:
-        self.random = [random_state()] if self.ranks is None else self.ranks.gather(random_state())
+        state = random_state(self.device)
+        self.random = [state] if self.ranks is None else self.ranks.gather(state)
         self.saved_at = time.monotonic()
         self._check_finite(step)
         if self.writes:
@@ -329,6 +338,7 @@ class _Run:
         if self.diary.rows:
             write_parquet(table(self.diary.rows), self.folder / FILE)
         scores = self.kept.joined(steps)
+        keep_record(self.folder)  # a record whose scores were lost does not speak of these
         write_parquet(scores, self.folder / "scores.parquet")
         validated, self.progress.measures = self.progress.measures, []
         tested = measures_of_tests(scores, self.tests, self.cell)
@@ -356,6 +366,7 @@ class _Run:
                 cell,
                 self.device,
                 self.progress.begun,
+                self.progress.cpus,
                 processes=self.processes,
                 stores=self.fingerprints,
                 faces={name: store.info["settings"] for name, store in self.stores.items()},

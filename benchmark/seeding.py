@@ -42,13 +42,16 @@ def seed_rank(seed: int, rank: int) -> None:
         torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
 
 
-def random_state() -> dict[str, Any]:
-    """The state of torch's generators, as tensors: what a checkpoint keeps so that dropout goes on where it stopped."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def random_state(device: str) -> dict[str, Any]:
+    """The state of torch's generators, as tensors: what a checkpoint keeps so that dropout goes on where it stopped.
+
+    Of GPUs that of `device` alone, without its number: a run may go on on another GPU of the machine, or of a machine with fewer.
+    """
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None}
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Take back what `random_state` gave."""
+def restore_random_state(state: dict[str, Any], device: str) -> None:
+    """Take back what `random_state` gave, on the device that the run goes on on."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

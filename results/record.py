@@ -142,6 +142,7 @@ class Provenance(Strict):
         faces: name of a face store -> the settings that its faces were made with: mode, switches, size, landmark model.
         deterministic: whether torch was told to use deterministic algorithms only.
         inexact: why the numbers may not repeat to the bit on this machine; empty where they do.
+        arithmetic: of a GPU: versions of its libraries and driver, and where fp32 is TensorFloat-32; empty on a CPU.
         started, finished: ISO 8601 in UTC.
         seconds: time spent on the cell, over all its restarts.
         restarts: how often it went on from a checkpoint.
@@ -167,6 +168,7 @@ class Provenance(Strict):
     faces: dict[str, Settings] = Field(default_factory=dict)
     deterministic: bool
     inexact: str = ""
+    arithmetic: str = ""
     started: AwareDatetime
     finished: AwareDatetime
     seconds: float = Field(ge=0)

@@ -142,6 +142,7 @@ def _machine(p: Provenance) -> dict[str, str]:
     torch = {"torch": p.packages["torch"]} if "torch" in p.packages else {}
     return {
         "device": p.device,
+        **({"arithmetic": p.arithmetic} if p.arithmetic else {}),
         "cpu": p.cpu,
         "python": p.python,
         **torch,

@@ -19,6 +19,7 @@ from benchmark.run import run_cell
 from benchmark.train import Stopped
 from benchmark.verify import verify
 from results.record import Record
+from results.scores import load_scores
 
 TWICE = {**CONTENT["protocol"], "epochs": 2}
 
@@ -88,6 +89,20 @@ def test_more_evaluations_are_trained_again(twice: Path, data: Path, tmp_path: P
     run_cell(cell(protocol=TWICE), folder, data, report=lambda s, done, total: trained.append(done) if s == "train" else None)
     assert trained[0] > content["steps"] // 2
     assert_same(twice, folder)
+
+
+def test_killed_between_the_scores_and_the_record(once: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old record is not taken for one of the new scores, which other code may have made."""
+    folder = lose(once, tmp_path, b"garbage")
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.run.provenance_now", None)  # called between the two
+        with pytest.raises(TypeError):
+            run_cell(cell(), folder, data)
+    assert load_scores(folder / "scores.parquet").equals(load_scores(once / "scores.parquet"))
+    assert done_in([cell()], tmp_path, data) == set()
+    run_cell(cell(), folder, data)
+    assert_same(once, folder)
+    assert Record.load(folder / PREVIOUS) == Record.load(once / "record.json")
 
 
 def test_a_record_that_was_deleted(twice: Path, data: Path, tmp_path: Path) -> None:

@@ -191,8 +191,8 @@ def ways_of(who: list[str], compile: bool, precisions: list[str], plain_peer: bo
 
 
 def lines(name: str, rates: dict[Way, list[float]], launches: dict[Way, int]) -> Iterator[str]:
-    """The table of one detector: faces per second, launches of the passes, and ratios to the plain way, to the peer's same way and to the peer's plain way
-    of the same precision, which is how its trainer runs it."""
+    """The table of one detector: faces per second, launches of the passes, and ratios to the plain way, to the peer's same way and
+    to the peer's plain way of the same precision, which is how its trainer runs it."""
     yield f"{name}: faces/s | launches | of eager fp32 channels first | of DeepfakeBench's same way | of its plain way"
     for way, found in rates.items():
         if not found:
@@ -202,7 +202,8 @@ def lines(name: str, rates: dict[Way, list[float]], launches: dict[Way, int]) ->
         for theirs in (replace(way, who="peer"), replace(way, who="peer", channels_last=False, compiled=False)):
             there = way.who == "ours" and rates.get(theirs)
             columns.append(str(compared(found, rates[theirs])) if there else "–")
-        yield f"  {way!s:36} {statistics.median(found):9.2f} {launches.get(way, '–'):>7} {' '.join(f'{column:>19}' for column in columns)}"
+        rate, launched = statistics.median(found), launches.get(way, "–")
+        yield f"  {way!s:36} {rate:9.2f} {launched:>7} {' '.join(f'{column:>19}' for column in columns)}"
 
 
 def main() -> None:
