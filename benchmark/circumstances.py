@@ -12,12 +12,25 @@ import torch
 
 from benchmark import provenance
 from benchmark.config import Cell, ConfigError
+from detectors.base import Detector
 from results.record import DetectorUsed, OptimizerUsed, Provenance, Record
 
 
 def plugin_hashes(cell: Cell) -> dict[str, str]:
     """File name -> SHA-256 of each plug-in of the cell."""
     return {Path(p).name: provenance.file_hash(p) for p in cell.plugins}
+
+
+def weights_hash(cell: Cell) -> dict[str, str]:
+    """Name -> SHA-256 of the file of first weights that the cell's settings name; empty where they name none, or it is gone."""
+    path = cell.detector.weights_file
+    return {} if path is None or not path.is_file() else {path.name: provenance.file_hash(path)}
+
+
+def first_weights(cell: Cell, detector: Detector) -> dict[str, str]:
+    """Name -> SHA-256 of the file that a freshly built detector began from, whoever published it; empty if that was at random."""
+    loaded = detector.loaded
+    return weights_hash(cell) if loaded is None else {loaded.file.name: loaded.sha256}
 
 
 def circumstances(cell: Cell, device: str, processes: int) -> dict[str, str]:
@@ -49,16 +62,17 @@ def check_same(path: Path, then: dict[str, str], now: dict[str, str], what: str)
 
 
 def finished_record(cell: Cell, folder: Path, fingerprints: dict[str, str]) -> Record:
-    """The record of a finished cell, if it speaks of the same data and plug-ins.
+    """The record of a finished cell, if it speaks of the same data, plug-ins and first weights.
 
     Raises:
         RecordError: it cannot be read.
-        ConfigError: it was made from another content of a store, or with another plug-in.
+        ConfigError: it was made from another content of a store, with another plug-in, or from another file of weights.
     """
     path = folder / "record.json"
     done = Record.load(path)
     check_same(path, done.provenance.stores, fingerprints, "content of store")
     check_same(path, done.provenance.plugins, plugin_hashes(cell), "plug-in")
+    check_same(path, done.provenance.weights, weights_hash(cell), "content of the weights file")
     return done
 
 

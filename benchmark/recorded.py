@@ -76,6 +76,26 @@ def matching_plugins(record: Record, files: Iterable[Path]) -> list[str]:
     return [given[digest] for digest in record.provenance.plugins.values()]
 
 
+def with_weights(cell: Cell, record: Record, given: Iterable[Path] = ()) -> Cell:
+    """The cell with the file of its first weights where it lies, known by its content: as the settings say, or among `given`.
+
+    Raises:
+        ConfigError: it is nowhere.
+    """
+    path = cell.detector.weights_file
+    if path is None or not record.provenance.weights:
+        return cell
+    ((name, digest),) = record.provenance.weights.items()
+    for file in (path, *given):
+        if file.is_file() and provenance.file_hash(file) == digest:
+            kind = "dfb:" if str(cell.detector.settings["weights"]).startswith("dfb:") else ""
+            return cell.model_copy(update={"detector": cell.detector.model_copy(update={"weights": f"{kind}{file}"})})
+    raise ConfigError(
+        f"the record's first weights are those of {name} (SHA-256 {digest[:12]}...), and {path} "
+        f"{'has another content' if path.is_file() else 'is not there'}; give that very file with --weights"
+    )
+
+
 def find_stores(record: Record, data: Path, given: Iterable[Path] = ()) -> dict[str, Path]:
     """Where each store of the record lies, found by its fingerprint: under its own name, among `given`, or below `data`.
 

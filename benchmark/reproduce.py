@@ -12,7 +12,7 @@ import torch
 
 from benchmark.config import ConfigError
 from benchmark.evaluate import Diverged
-from benchmark.recorded import cell_of, find_stores, matching_plugins, moved
+from benchmark.recorded import cell_of, find_stores, matching_plugins, moved, with_weights
 from benchmark.run import run_cell
 from benchmark.testing import Report
 from results.record import METRICS, Record
@@ -77,6 +77,7 @@ def reproduce(
     folder: Path,
     stores: Iterable[Path] = (),
     plugins: Iterable[Path] = (),
+    weights: Iterable[Path] = (),
     device: str | None = None,
     report: Report = lambda stage, done, total: None,
 ) -> Reproduction:
@@ -88,12 +89,14 @@ def reproduce(
         folder: for the new run; empty.
         stores: folders of stores that lie elsewhere.
         plugins: the record's plug-in files, recognised by content.
+        weights: files of first weights that lie elsewhere than the record says, recognised by content.
         device: torch's name of it; None takes a GPU if the record was made on one and there is one.
         report: as in `run_cell`.
 
     Raises:
         RecordError: no record.
-        ConfigError: settings, a store or a plug-in that are not to be had, a folder that holds another run, or a run that fails.
+        ConfigError: settings, a store, a plug-in or first weights that are not to be had, a folder that holds another run, or a run
+            that fails.
     """
     then = Record.load(path)
     cell = cell_of(then, matching_plugins(then, plugins))
@@ -104,7 +107,7 @@ def reproduce(
         )
     if (folder / "record.json").exists() or (folder / "checkpoint.pt").exists():
         raise ConfigError(f"{folder} holds a run already; name an empty folder")
-    placed = moved(cell, find_stores(then, data, stores), data)
+    placed = with_weights(moved(cell, find_stores(then, data, stores), data), then, weights)
     device = device or ("cuda" if then.provenance.device != "cpu" and torch.cuda.is_available() else "cpu")
     try:
         now = run_cell(placed, folder, data, device, then.provenance.threads, report)
@@ -138,6 +141,8 @@ def circumstances(then: Record, now: Record) -> dict[str, tuple[str, str]]:
         "threads": (str(a.threads), str(b.threads)),
         "processes": (str(a.processes), str(b.processes)),
     }
+    for name in sorted({*a.weights, *b.weights}):
+        found[f"first weights {name}"] = (a.weights.get(name, "not told"), b.weights.get(name, "not told"))
     for name in sorted({*a.packages, *b.packages}):
         found[name] = (a.packages.get(name, "not there"), b.packages.get(name, "not there"))
     # The commit may differ by files that no number depends on; then the code does not.

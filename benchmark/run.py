@@ -19,7 +19,15 @@ from torch.utils.tensorboard import SummaryWriter
 from benchmark import checkpoint, provenance
 from benchmark.anew import keep_record
 from benchmark.build import build
-from benchmark.circumstances import check_same, circumstances, finished_record, plugin_hashes, provenance_now, settings_used
+from benchmark.circumstances import (
+    check_same,
+    circumstances,
+    finished_record,
+    first_weights,
+    plugin_hashes,
+    provenance_now,
+    settings_used,
+)
 from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.evaluate import EvaluationSet, measures, score
 from benchmark.heartbeat import Heartbeat
@@ -154,6 +162,7 @@ class _Run:
         made = build(self.cell, self.stores[self.cell.train.store], self.device, self.report, self.ranks)
         self.detector, self.optimizer, self.schedule, self.plan = made.detector, made.optimizer, made.schedule, made.plan
         self.evaluation_steps, self.diary, self.val = made.evaluation_steps, made.diary, made.val
+        self.weights = first_weights(self.cell, self.detector)
         start = self._resume()
         if self.ranks is not None:
             self.ranks.same_everywhere(self.detector)
@@ -188,6 +197,7 @@ class _Run:
         check_same(path, state["stores"], self.fingerprints, "content of store")
         self.tested = state["stores"]
         check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
+        check_same(path, state["weights"], self.weights, "content of the weights file")
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
         if not whole:
             if self.writes:
@@ -246,6 +256,7 @@ class _Run:
                 "stores": self.fingerprints,
                 "faces": faces_of(self.stores[self.cell.train.store]),
                 "plugins": plugin_hashes(self.cell),
+                "weights": self.weights,
                 "circumstances": circumstances(self.cell, self.device, self.processes),
                 "detector": self.detector.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -368,6 +379,7 @@ class _Run:
                 self.progress.begun,
                 self.progress.cpus,
                 processes=self.processes,
+                weights=self.weights,
                 stores=self.fingerprints,
                 faces={name: store.info["settings"] for name, store in self.stores.items()},
                 seconds=seconds,

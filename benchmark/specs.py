@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,6 +14,10 @@ NO_SPLIT = "none"
 
 SBI = "SBI"
 """The one method, and so the one domain, of training on self-blended images."""
+
+
+PUBLISHED = ("none", "imagenet", "pretrained")
+"""First weights that no file of the user's holds."""
 
 
 class Named(BaseModel):
@@ -43,6 +48,12 @@ class DetectorSpec(Named):
     def without_weights(self) -> dict[str, Any]:
         """The settings of the same detector that reads no file of first weights."""
         return self.settings | ({"weights": "none"} if "weights" in self.settings else {})
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that the settings name for the first weights; None where they name none, or what a library publishes."""
+        named = str(self.settings.get("weights", "none"))
+        return None if named in PUBLISHED else Path(named.removeprefix("dfb:")).expanduser()
 
     @property
     def title(self) -> str:

@@ -141,12 +141,14 @@ class Loaded:
 
     Attributes:
         file: that was read.
+        sha256: of the file.
         tensors: how many of the detector's tensors it filled.
         dropped: keys of the file that the detector's class has no use for.
         fresh: keys of the detector that the file does not hold and that keep their initial values.
     """
 
     file: Path
+    sha256: str
     tensors: int
     dropped: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -158,7 +160,7 @@ class Loaded:
 
 
 def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | None = None) -> Loaded | None:
-    """Fill a freshly built detector; what was loaded is also logged.
+    """Fill a freshly built detector; what was loaded becomes its attribute `loaded`.
 
     Args:
         detector: its attribute `backbone`, where it has one, carries the library's own keys; its class's `dfb` is described above.
@@ -192,7 +194,7 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
         else:
             path = Path(weights).expanduser()
         loaded = _load_file(detector, name, path, imagenet)
-    log.info("%s", loaded)
+    detector.loaded = loaded  # type: ignore[assignment]
     return loaded
 
 
@@ -291,7 +293,7 @@ def _fill(
     if problems:
         raise RegistryError(f"weights file {path} does not fit {name}; of its keys {', '.join(problems)}")
     target.load_state_dict(state, strict=False)  # what it would leave out in silence has been looked at above, key by key
-    return Loaded(path, len(state), tuple(dropped), tuple(absent))
+    return Loaded(path, hashlib.sha256(path.read_bytes()).hexdigest(), len(state), tuple(dropped), tuple(absent))
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

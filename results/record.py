@@ -131,6 +131,7 @@ class Provenance(Strict):
         version: of this project.
         code: SHA-256 over the Python files that the numbers depend on; names the code also where there is no git or it is dirty.
         plugins: file name -> SHA-256 of each plug-in that was loaded.
+        weights: file name -> SHA-256 of the file that the detector's first weights were read from; empty where they are random.
         commit: hash of the checked-out commit, or None outside a git checkout.
         dirty: whether the checkout had uncommitted changes, or None where that is unknown.
         python, platform, cpu: versions and model names as the interpreter reports them.
@@ -155,6 +156,7 @@ class Provenance(Strict):
     version: str
     code: str
     plugins: dict[str, str] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)
     commit: str | None
     dirty: bool | None
     python: str

@@ -47,6 +47,7 @@ def trail(
         _examples(records, shown),
         *_differences("Test data", [{"tests": r.data.get("tests", [])} for r in records]),
         _stores(provenances),
+        *_weights(provenances),
         *(f"Warning: {sentence}." for sentence in dict.fromkeys(sentence for r in records for sentence in r.warnings)),
         _settings("Code", [_code(p) for p in provenances]),
         _settings("Machine", [_machine(p) for p in provenances]),
@@ -127,6 +128,12 @@ def _stores(provenances: list[Provenance]) -> str:
             found.setdefault(name, Counter())[fingerprint[:12]] += 1
     texts = [f"{name} {next(iter(c)) if len(c) == 1 else 'DIFFERS: ' + _counted(c.elements())}" for name, c in found.items()]
     return f"Face stores (fingerprints): {', '.join(texts) or 'none named'}."
+
+
+def _weights(provenances: list[Provenance]) -> list[str]:
+    """The sentence about the files that detectors began from; none where all began at random."""
+    files = [f"{name} {digest[:12]}" for p in provenances for name, digest in p.weights.items()]
+    return [f"First weights (SHA-256): {_counted(files)}; at random elsewhere."] if files else []
 
 
 def _code(p: Provenance) -> dict[str, Any]:

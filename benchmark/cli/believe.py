@@ -26,6 +26,10 @@ def reproduce(
     keep: Annotated[Path | None, typer.Option("--keep", help="Folder for the new run; default: a scratch folder.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: as recorded, if it is there.")] = None,
     plugin: Plugins = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option("--weights", help="A file of first weights that lies elsewhere than the record says; known by content."),
+    ] = None,
 ) -> None:
     """Run a cell again from its record alone, and compare scores, losses and measures to the bit. Exit code 1 if they differ."""
     from benchmark.reproduce import reproduce as run
@@ -42,7 +46,7 @@ def reproduce(
             tasks.extend([] if tasks else [bar.add_task("reproduce", total=None, unit="step")])
             bar.update(tasks[0], description=stage, completed=done, total=total, unit="step" if stage == "train" else "face")
 
-        found = run(path, data, folder, store or (), plugin or (), device, report)
+        found = run(path, data, folder, store or (), plugin or (), weights or (), device, report)
     show(found)
     if not found.identical:
         raise typer.Exit(1)

@@ -37,13 +37,15 @@ def look_ahead(cells: list[Any], data: Path) -> tuple[dict[str, int], list[str],
 
 
 def look_at_fit(cells: list[Any], weights: bool = True) -> None:
-    """`check_fit` with a progress bar, as a large detector takes some seconds."""
+    """`check_fit` with a progress bar, as a large detector takes some seconds; says which first weights it read."""
     from benchmark.fitting import check_fit
 
     with progress() as bar:
         task = bar.add_task("look at detectors", total=None, unit="detector")
-        check_fit(cells, weights, lambda done, total: bar.update(task, completed=done, total=total))
+        loaded = check_fit(cells, weights, lambda done, total: bar.update(task, completed=done, total=total))
         bar.update(task, visible=False)
+    for sentence in loaded:
+        console.print(f"[dim]{escape(sentence)}[/]", soft_wrap=True)
 
 
 def too_short(cells: list[Any], steps: dict[str, int], domains: dict[str, int]) -> list[str]:
