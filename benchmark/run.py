@@ -188,6 +188,8 @@ class _Run:
     def _resume(self) -> int:
         """Take back the checkpoint, if there is one; returns the number of steps that are done."""
         kept = checkpoint.latest(self.folder)
+        if self.ranks is not None:
+            self._all_see(None if kept is None else int(kept.content["step"]))
         if kept is None:
             return self._from_the_start()
         path, state, torn = kept
@@ -218,6 +220,17 @@ class _Run:
             self._note(f"the cell may not repeat to the bit: {elsewhere}")
         self.plan.spent.faces = state.get("spent", 0.0)
         return int(state["step"])
+
+    def _all_see(self, step: int | None) -> None:
+        """Refuse to go on where the processes do not see the same checkpoint, as on machines without a disk in common."""
+        assert self.ranks is not None
+        seen = self.ranks.gather(step)
+        if len(set(seen)) > 1:
+            words = ", ".join("none" if s is None else f"one of step {s}" for s in seen)
+            raise ConfigError(
+                f"the processes see different checkpoints in {self.folder} ({words}, in order of rank); put it on a disk that all "
+                "of them share, and start again"
+            )
 
     def _from_the_start(self) -> int:
         self.tested = {}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -174,6 +175,13 @@ class Nine:
 def test_more_processes_than_pairs_of_faces(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="8 faces are too few for 9 processes"):
         run_cell(cell(), tmp_path / "c", data, ranks=Nine())  # type: ignore[arg-type]
+
+
+def test_processes_that_see_other_checkpoints(data: Path, tmp_path: Path) -> None:
+    """Told on all of them, before one trains what another has done."""
+    ranks: Any = SimpleNamespace(rank=0, size=2, first=lambda work: work(), gather=lambda value: [value, 7])
+    with pytest.raises(ConfigError, match=r"see different checkpoints in .* \(none, one of step 7, in order of rank\); put it on"):
+        run_cell(cell(), tmp_path / "run", data, ranks=ranks)
 
 
 def test_ctrl_c_asks_first_and_then_ends() -> None:
