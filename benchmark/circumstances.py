@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from benchmark import provenance
 from benchmark.config import Cell, ConfigError
 from detectors.base import Detector
+from results.files import RecordError, write_atomically
 from results.record import DetectorUsed, OptimizerUsed, Provenance, Record
 
 
@@ -65,15 +67,23 @@ def finished_record(cell: Cell, folder: Path, fingerprints: dict[str, str]) -> R
     """The record of a finished cell, if it speaks of the same data, plug-ins and first weights.
 
     Raises:
-        RecordError: it cannot be read.
+        RecordError: it cannot be read, or is that of another cell.
         ConfigError: it was made from another content of a store, with another plug-in, or from another file of weights.
     """
     path = folder / "record.json"
     done = Record.load(path)
+    if done.cell != cell.id:
+        raise RecordError(f"{path} belongs to cell {done.cell} of grid {done.grid}; delete it, run again")
     check_same(path, done.provenance.stores, fingerprints, "content of store")
     check_same(path, done.provenance.plugins, plugin_hashes(cell), "plug-in")
     check_same(path, done.provenance.weights, weights_hash(cell), "content of the weights file")
     return done
+
+
+def write_cell(cell: Cell, folder: Path) -> None:
+    """Write a cell's resolved settings to cell.yaml, atomically."""
+    content = yaml.safe_dump(cell.model_dump(mode="json"), sort_keys=False)
+    write_atomically(folder / "cell.yaml", content.encode())
 
 
 def settings_used(cell: Cell) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-import yaml
+from filelock import FileLock
 
 from benchmark.config import Cell, ConfigError
 from benchmark.costs import longest_first, recorded_seconds
@@ -16,8 +16,8 @@ from benchmark.study import Study
 from optimizers.registry import RegistryError, did_you_mean
 from preprocessing.errors import PreprocessingError
 from preprocessing.store import FaceStore
-from results.files import RecordError
-from results.index import GridFile, GridIndex, WantedCell, WantedTest, save_failure
+from results.files import RecordError, read_model
+from results.index import GridFile, WantedCell, WantedTest, run_command, save_failure
 from results.scores import lost_scores
 
 ATTEMPTS = 2
@@ -90,6 +90,8 @@ class Job:
         try:
             target.mkdir(parents=True, exist_ok=True)
             if not (target / "cell.yaml").exists():  # it failed before it wrote this itself; `grid retry` reads it
+                from benchmark.circumstances import write_cell
+
                 write_cell(cell, target)
             save_failure(target / "failure.json", reason)
         except OSError as error:  # a full disk, say: the other cells go on
@@ -102,11 +104,6 @@ STOPPED, BUSY, WARNING = "stopped", "busy", "warning"
 ENDINGS = {"": "finished", STOPPED: "stopped", BUSY: "busy"}
 
 
-def write_cell(cell: Cell, folder: Path) -> None:
-    """Write a cell's resolved settings to cell.yaml."""
-    (folder / "cell.yaml").write_text(yaml.safe_dump(cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-
-
 def write_index(study: Study, folder: Path, add: bool = False) -> None:
     """Write `grid.json`: what the grid wants, so that tables can show what is missing.
 
@@ -116,6 +113,7 @@ def write_index(study: Study, folder: Path, add: bool = False) -> None:
         add: keep the cells and tests that the file names already (single cells, trained one after the other).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "grid.json"
     wanted = [
         WantedCell(
             id=c.id,
@@ -128,11 +126,12 @@ def write_index(study: Study, folder: Path, add: bool = False) -> None:
         for c in study.wanted()
     ]
     tests = [WantedTest(name=t.name, role=t.role, part=part.part) for part in study.parts for t in part.tests]
-    if add and (folder / "grid.json").exists():
-        before = GridIndex.read(folder).grid
-        wanted = [*(c for c in before.cells if c.id not in {w.id for w in wanted}), *wanted]
-        tests = [*(t for t in before.tests if t.name not in {n.name for n in tests}), *tests]
-    GridFile(name=study.name, title=study.title, tests=tuple(tests), cells=tuple(wanted)).save(folder / "grid.json")
+    with FileLock(folder / ".grid.lock"):  # cells that are begun at the same time must not drop each other
+        if add and path.exists():
+            before: GridFile = read_model(GridFile, path, "grid", f"run `{run_command(folder.name)}`")
+            wanted = [*(c for c in before.cells if c.id not in {w.id for w in wanted}), *wanted]
+            tests = [*(t for t in before.tests if t.name not in {n.name for n in tests}), *tests]
+        GridFile(name=study.name, title=study.title, tests=tuple(tests), cells=tuple(wanted)).save(path)
 
 
 def run_cells(

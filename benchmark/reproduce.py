@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmark.anew import PREVIOUS
 from benchmark.config import ConfigError
 from benchmark.evaluate import Diverged
 from benchmark.recorded import cell_of, find_stores, matching_plugins, moved, with_weights
 from benchmark.run import run_cell
 from benchmark.testing import Report
+from results.files import RecordError
 from results.record import METRICS, Record
 from results.scores import load_scores
 
@@ -98,7 +100,12 @@ def reproduce(
         ConfigError: settings, a store, a plug-in or first weights that are not to be had, a folder that holds another run, or a run
             that fails.
     """
-    then = Record.load(path)
+    try:
+        then = Record.load(path)
+    except RecordError as error:
+        if path.name in ("record.json", PREVIOUS):
+            raise
+        raise ConfigError(f"{path} is no record of a cell; give a cell's record.json, or the folder that holds it") from error
     cell = cell_of(then, matching_plugins(then, plugins))
     if cell.id != then.cell:
         raise ConfigError(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import cv2
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from pandas import DataFrame
 from torch import Tensor
@@ -27,6 +26,7 @@ from benchmark.circumstances import (
     plugin_hashes,
     provenance_now,
     settings_used,
+    write_cell,
 )
 from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.evaluate import EvaluationSet, measures, score
@@ -156,9 +156,7 @@ class _Run:
                 return done
         if self.writes:
             (self.folder / "failure.json").unlink(missing_ok=True)
-            (self.folder / "cell.yaml").write_text(
-                yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
-            )
+            write_cell(self.cell, self.folder)
         made = build(self.cell, self.stores[self.cell.train.store], self.device, self.report, self.ranks)
         self.detector, self.optimizer, self.schedule, self.plan = made.detector, made.optimizer, made.schedule, made.plan
         self.evaluation_steps, self.diary, self.val = made.evaluation_steps, made.diary, made.val

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import Cell, ConfigError
+from benchmark.heartbeat import read_beat
 from benchmark.reading import read_yaml
 from benchmark.study import Study
 from results.files import RecordError, read_model
@@ -51,8 +52,9 @@ def check_same_grid(study: Study, folder: Path) -> list[str]:
 
 
 def begun(folder: Path) -> bool:
-    """Whether a cell's folder holds work."""
-    return (folder / "record.json").exists() or (folder / "checkpoint.pt").exists()
+    """Whether a cell's folder holds work, or a process works at it."""
+    beat = read_beat(folder)
+    return (folder / "record.json").exists() or (folder / "checkpoint.pt").exists() or (beat is not None and beat.alive)
 
 
 def _title(cell: Cell | WantedCell) -> tuple[str, str, str, int]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from benchmark.config import Cell, ConfigError
-from benchmark.heartbeat import Beat, read_beat
+from benchmark.config import Cell
+from benchmark.heartbeat import FILE, Beat, read_beat
 from benchmark.reading import read_yaml
-from results.index import NOT_RUN, GridIndex
+from results.index import FAILURE, NOT_RUN, GridIndex, failure
 from results.scores import lost_scores
 
 State = Literal["done", "running", "failed", "interrupted", "waiting"]
@@ -65,28 +65,32 @@ def standing(folder: Path) -> Standing:
     Raises:
         RecordError: no such folder, or its grid.json is missing or broken.
     """
+    # Before the records: a cell that ends in between has written its record before its beat is gone.
+    beats = {path.parent.name: read_beat(path.parent) for path in folder.glob(f"*/{FILE}")}
     index = GridIndex.read(folder)
     took: dict[tuple[str, str], list[float]] = {}
     for record in index.records.values():
         took.setdefault((record.detector.title, record.optimizer.title), []).append(record.provenance.seconds)
     everything = [seconds for times in took.values() for seconds in times]
-    everything = everything or [s for wanted in index.grid.cells if (s := _whole(read_beat(folder / wanted.id))) is not None]
+    everything = everything or [s for wanted in index.grid.cells if (s := _whole(beats.get(wanted.id))) is not None]
     found: dict[str, CellStanding] = {}
     for wanted in index.grid.cells:
         expected = fmean(took.get((wanted.detector, wanted.optimizer), everything) or [float("nan")])
-        found[wanted.id] = _cell(folder / wanted.id, index, None if expected != expected else expected)
+        beat = beats.get(wanted.id)
+        found[wanted.id] = _cell(folder / wanted.id, index, beat, None if expected != expected else expected)
     return Standing(tuple(found.values()))
 
 
-def _cell(folder: Path, index: GridIndex, expected: float | None) -> CellStanding:
+def _cell(folder: Path, index: GridIndex, beat: Beat | None, expected: float | None) -> CellStanding:
     name = folder.name
     recorded = index.records.get(name)
     lost = lost_scores(folder / "scores.parquet") if recorded else ""
     if recorded and not lost:
         return CellStanding(name, "done", seconds=recorded.provenance.seconds)
-    beat = read_beat(folder)
     if beat is not None and beat.alive:
         return CellStanding(name, "running", in_words(beat), _left(beat, expected))
+    if recorded and (folder / FAILURE).exists():
+        return CellStanding(name, "failed", failure(folder))
     if recorded:
         return CellStanding(name, "interrupted", f"recorded, but its scores.parquet {lost}; to be made anew", expected)
     reason = index.reasons[name]
@@ -119,20 +123,20 @@ def _left(beat: Beat, expected: float | None) -> float | None:
     return expected
 
 
-def cells_to_retry(folder: Path, failed_only: bool) -> list[Cell]:
-    """The failed cells, and the interrupted ones too unless `failed_only`, from their own cell.yaml.
+def cells_to_retry(folder: Path, failed_only: bool) -> tuple[list[Cell], list[str]]:
+    """The failed cells, and the interrupted ones too unless `failed_only`, from their own cell.yaml; and a sentence for each whose
+    cell.yaml is missing or cannot be read.
 
     Raises:
         RecordError: no such grid.
-        ConfigError: a cell.yaml that is missing or cannot be read.
     """
     wanted = ("failed",) if failed_only else ("failed", "interrupted")
-    found = []
+    found, unread = [], []
     for cell in standing(folder).cells:
         if cell.state in wanted:
             path = folder / cell.id / "cell.yaml"
             try:
                 found.append(Cell.model_validate(read_yaml(path)))
             except ValueError as error:
-                raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}); run the grid itself again") from error
-    return found
+                unread.append(f"{path} cannot be read ({str(error).splitlines()[0]}); run the grid itself again")
+    return found, unread

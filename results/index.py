@@ -15,6 +15,8 @@ from results.files import FORMAT, RecordError, dump, read_model, write_atomicall
 from results.record import Record, Role, Strict
 
 NOT_RUN = "not run yet"
+FAILURE = "failure.json"
+"""Beside a cell's record, or in its place: why it failed."""
 
 
 class WantedTest(Strict):
@@ -172,6 +174,11 @@ def run_command(name: str) -> str:
     return f"dfgrid grid run {name.removesuffix('-mini')} --data mini" if name.endswith("-mini") else f"dfgrid grid run {name}"
 
 
+def grid_folder(runs: Path, grid: str) -> Path:
+    """Where a grid's runs lie. One that comes with dfgrid may be named as `roga/table4`; its folder has a dash there."""
+    return runs / grid if (runs / grid).is_dir() else runs / grid.replace("/", "-")
+
+
 def never_started(folder: Path) -> str:
     """The sentence about a grid's folder that is not there: what to run, and which grids of a like name are there."""
     near = difflib.get_close_matches(folder.name, grids_in(folder.parent), 3, 0.5)
@@ -201,19 +208,19 @@ def _read_cell(folder: Path, wanted: WantedCell) -> Record | str:
         ):
             return f"{folder.name}/record.json belongs to cell {record.cell} of grid {record.grid}; delete it, run again"
         return record
-    if (folder / "failure.json").exists():
-        return f"failed: {_failure(folder / 'failure.json')}"
+    if (folder / FAILURE).exists():
+        return f"failed: {failure(folder)}"
     if (folder / "checkpoint.pt").exists():
         return f"interrupted{_after(folder)} (or still running)"
     return NOT_RUN
 
 
-def _failure(path: Path) -> str:
-    """The reason in one line."""
+def failure(folder: Path) -> str:
+    """Why a cell failed, in one line, from what `save_failure` wrote into its folder."""
     try:
-        return " ".join(str(json.loads(path.read_text(encoding="utf-8"))["reason"]).split())
+        return " ".join(str(json.loads((folder / FAILURE).read_text(encoding="utf-8"))["reason"]).split())
     except (OSError, ValueError, KeyError, TypeError):
-        return f"{path.parent.name}/failure.json cannot be read"
+        return f"{folder.name}/{FAILURE} cannot be read"
 
 
 def _after(folder: Path) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from benchmark.config import ConfigError
 from benchmark.costs import longest_first, recorded_seconds
 from benchmark.evaluate import Diverged
 from benchmark.heartbeat import FILE, SILENT, Heartbeat, read_beat
-from benchmark.launch import LAUNCHERS, Event, Job, Outcome, check_launcher, run_cells, write_index
+from benchmark.launch import LAUNCHERS, Event, Job, Outcome, check_launcher, finished, run_cells, write_index
 from benchmark.pool import slots
 from benchmark.run import run_cell
 from benchmark.same_name import check_same_grid
 from benchmark.standing import standing
 from benchmark.study import study_of
+from results.files import RecordError
 from results.index import GridIndex
 
 WILD = [
@@ -172,6 +175,87 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
 
 
+def test_a_cell_that_ends_while_one_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running or done, but never failed: its beat is looked at before its record."""
+    one = grid()
+    folder = tmp_path / "small"
+    write_index(study_of(one), folder)
+    cell_folder = folder / one.cells()[0].id
+    cell_folder.mkdir()
+    (cell_folder / FILE).write_text(json.dumps({"stage": "train", "done": 1, "total": 2, "rate": 1.0, "beat": time.time()}))
+    read = GridIndex.read
+
+    def ends(folder: Path) -> GridIndex:
+        found = read(folder)
+        (cell_folder / FILE).unlink()  # its record was written after the index was read
+        (cell_folder / "record.json").write_text("{}")
+        return found
+
+    monkeypatch.setattr(GridIndex, "read", ends)
+    assert standing(folder).cells[0].state == "running"
+
+
+def test_cells_that_are_begun_at_once_are_all_wanted(tmp_path: Path) -> None:
+    """`dfgrid train` adds its cell to those that are there, whatever others do meanwhile."""
+    cells = [study_of(grid(seeds=[seed])) for seed in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda study: write_index(study, tmp_path, add=True), cells))
+    assert {c.seed for c in GridIndex.read(tmp_path).grid.cells} == set(range(12))
+
+
+def test_a_grid_that_has_just_begun_is_not_replaced(tmp_path: Path) -> None:
+    """Neither record nor checkpoint is there yet, but a process works at a cell."""
+    folder = tmp_path / "small"
+    write_index(study_of(grid()), folder)
+    running = folder / grid().cells()[0].id
+    running.mkdir()
+    other = study_of(grid(protocol={"epochs": 2, "batch_size": 8}))
+    assert check_same_grid(other, folder) == []
+    beat = {"stage": "decode", "done": 1, "total": 2, "rate": 1.0, "beat": time.time()}
+    (running / FILE).write_text(json.dumps(beat))
+    with pytest.raises(ConfigError, match="holds another grid of the name 'small'"):
+        check_same_grid(other, folder)
+
+
+def test_a_record_of_another_cell_is_no_result(data: Path, tmp_path: Path) -> None:
+    one, other = grid(seeds=[0, 1]).cells()
+    run_cell(one, tmp_path / one.id, data)
+    shutil.copytree(tmp_path / one.id, tmp_path / other.id)
+    with pytest.raises(RecordError, match=rf"record.json belongs to cell {one.id} of grid small; delete it, run again"):
+        finished([one, other], tmp_path, data)
+
+
+def test_retry_looks_before_it_runs(dfgrid: Any, data: Path, tmp_path: Path) -> None:
+    """At the device and the launcher, so that the reason of a failure is not written over; at a grid's name with a slash, too."""
+    one = grid(name="roga-small")
+    folder = tmp_path / "runs" / "roga-small"
+    write_index(study_of(one), folder)
+    (only,) = one.cells()
+    Job([only], folder, data, "cpu", 1, 1, lambda event: None).book(only, "out of luck")
+    for option, value, said in (
+        ("--device", "gpu", "unknown device 'gpu'"),
+        ("--launcher", "cloud", "unknown launcher 'cloud'"),
+    ):
+        code, told = dfgrid("grid", "retry", "roga/small", option, value, "--data", data)
+        assert code == 2
+        assert said in told
+    assert "out of luck" in dfgrid("grid", "status", "roga/small")[1]
+
+
+def test_one_unreadable_cell_does_not_keep_the_others(dfgrid: Any, data: Path, tmp_path: Path) -> None:
+    two = grid(seeds=[0, 1])
+    folder = tmp_path / "runs" / "small"
+    write_index(study_of(two), folder)
+    for each in two.cells():
+        Job([each], folder, data, "cpu", 1, 1, lambda event: None).book(each, "out of luck")
+    first, second = two.cells()
+    (folder / first.id / "cell.yaml").write_text("")
+    code, told = dfgrid("grid", "retry", "small", "--data", data)
+    assert code == 0
+    assert f"{first.id}/cell.yaml cannot be read" in " ".join(told.split())
+    assert (folder / second.id / "record.json").exists()
+
+
 def test_lost_scores_are_not_done(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     """Neither to `grid status` nor to `grid retry`, as they are not to `grid run`."""
     one = grid()
@@ -187,6 +271,11 @@ def test_lost_scores_are_not_done(dfgrid: Any, data: Path, tmp_path: Path) -> No
     assert "0 of 1 cell done, 1 interrupted" in told
     assert "recorded, but its scores.parquet is no parquet file; to be made anew" in told
     assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
+    failure = folder / only.id / "failure.json"
+    failure.write_text('{"reason": "no room"}')
+    assert "failed" in (told := dfgrid("grid", "status", "small")[1])
+    assert "no room" in told
+    failure.unlink()
     code, told = dfgrid("grid", "retry", "small", "--data", data)
     assert code == 0
     assert "the weights of its checkpoint are scored again" in " ".join(told.split())

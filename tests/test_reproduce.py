@@ -84,6 +84,11 @@ def test_an_older_record_is_still_read(copy: Path) -> None:
     assert verify(copy).findings == ()
 
 
+def test_what_is_no_record_is_not_to_be_deleted(runs: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"grid.json is no record of a cell; give a cell's record.json, or the folder that holds"):
+        reproduce(runs / "small" / "grid.json", data, tmp_path / "again")
+
+
 def test_the_record_alone_gives_the_cell(runs: Path) -> None:
     record = Record.load(runs / "small" / cell().id / "record.json")
     assert cell_of(record).id == cell().id

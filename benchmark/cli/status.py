@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.cli.console import console, counted
+from benchmark.cli.console import console, counted, warn
 from benchmark.cli.experiments import grid_app
-from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers
+from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers, check_device
 from benchmark.cli.reference import Plugins, load
 from benchmark.cli.running import finish, run_study_cells, tell_of_lost_scores
 
@@ -35,14 +35,16 @@ def grid_status(
 ) -> None:
     """Which cells are done, running (where, how fast), failed (why) or waiting, and when all will be done."""
     from benchmark.standing import standing
+    from results.index import grid_folder
 
+    folder = grid_folder(runs, grid)
     if not watch:
-        console.print(_view(standing(runs / grid)))
+        console.print(_view(standing(folder)))
         return
     quiet = 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            now = standing(runs / grid)
+            now = standing(folder)
             live.update(_view(now), refresh=True)
             # Nothing runs from one cell to the next, or while the first process starts.
             quiet = quiet + 1 if now.over else 0
@@ -87,14 +89,24 @@ def grid_retry(
     plugin: Plugins = None,
 ) -> None:
     """Run the cells again that failed, were interrupted or lost their scores, from their own settings, without the grid's file."""
-    from benchmark.config import load_plugins
+    from benchmark.config import ConfigError, load_plugins
+    from benchmark.launch import check_launcher
     from benchmark.standing import cells_to_retry
+    from results.index import grid_folder
 
+    check_launcher(launcher, address)
+    if launcher == "local":
+        check_device(device)
     load(plugin)
-    cells = cells_to_retry(runs / grid, failed)
+    folder = grid_folder(runs, grid)
+    cells, unread = cells_to_retry(folder, failed)
+    if unread and not cells:
+        raise ConfigError(unread[0])
+    for sentence in unread:
+        warn(sentence)
     if not cells:
-        console.print(f"{runs / grid}: nothing to retry")
+        console.print(f"{folder}: nothing to retry")
         return
     load_plugins(dict.fromkeys(file for cell in cells for file in cell.plugins))
-    tell_of_lost_scores(cells, runs / grid)
-    finish(run_study_cells(grid, cells, runs / grid, data, device, workers, threads, launcher, address))
+    tell_of_lost_scores(cells, folder)
+    finish(run_study_cells(folder.name, cells, folder, data, device, workers, threads, launcher, address))
