@@ -12,6 +12,7 @@ from small_cell import cell
 from test_optimizers_reference import CASES, NAMES
 from test_presets import PRESETS, examples, noisy
 
+from benchmark.allocator import give_back
 from benchmark.checkpoint import load
 from benchmark.data import BalancedBatches
 from benchmark.objective import BatchObjective
@@ -133,6 +134,18 @@ def test_a_cell_repeats_and_resumes(data: Path, tmp_path: Path, precision: str) 
     scores = [load_scores(tmp_path / name / "scores.parquet") for name in ("whole", "stopped")]
     assert scores[0].equals(scores[1])
     assert scores[0]["score"].between(0, 1).all()
+
+
+def test_memory_is_given_back_between_cells() -> None:
+    """What another process on this GPU may need; a tensor that lies in a cycle counts, too."""
+    give_back()
+    before = torch.cuda.memory_reserved()
+    cycle: list[Any] = [torch.empty(2**28, dtype=torch.uint8, device="cuda")]
+    cycle.append(cycle)
+    assert torch.cuda.memory_reserved() >= before + 2**28
+    del cycle
+    give_back()
+    assert torch.cuda.memory_reserved() == before
 
 
 def test_a_cell_on_the_gpu_is_that_on_the_cpu_but_for_rounding(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
