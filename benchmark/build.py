@@ -57,7 +57,7 @@ class Built:
     smaller: Callable[[int], Plan]
 
 
-def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Ranks | None) -> Built:
+def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Ranks | None, tell: Callable[[str], None]) -> Built:
     """Seed everything, and build a cell's run at its first step; no test set is looked at.
 
     Args:
@@ -66,6 +66,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
         device: torch's name of the device.
         report: told about the decoding of faces.
         ranks: processes that share each step's faces; the first of them looks at gradients.
+        tell: told where decoded faces cannot be kept.
 
     Raises:
         ConfigError: settings that do not fit each other or the store.
@@ -80,7 +81,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     optimizer = _optimizer(cell, detector, scaler)
     (rows, domains), validation = choose_source(cell.train, store.manifest)
     check_needs(cell.detector.name, detector, p, len(domains))
-    images = CachedImages(store, detector.size, partial(report, f"decode {cell.train.store}")).images
+    images = CachedImages(store, detector.size, partial(report, f"decode {cell.train.store}"), tell).images
     faces = FaceFrames(rows, domains, images)
     annotate = annotator(cell.detector.name, detector, store, faces)
     plan = _plan(cell, store, faces, annotate, ranks)

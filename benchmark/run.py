@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -73,7 +73,8 @@ def run_cell(
         should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
         ranks: processes that share each step's faces; all of them call this, with the same arguments but the device, and see the
             same folders. Rank 0 evaluates and writes. A run keeps to its number of processes.
-        tell: told what does not end the run, but bears on its numbers or its time; once each, and the record's warnings hold it.
+        tell: told what does not end the run, but bears on its numbers or its time; once each. The record's warnings hold what bears
+            on its numbers.
 
     Raises:
         ConfigError: the cell cannot run as it is written (store, method, weights), or another process runs it.
@@ -120,7 +121,8 @@ class _Run:
         self.cell, self.folder, self.device = cell, folder, device
         self.ranks, self.writes = ranks, ranks is None or ranks.rank == 0
         self.processes = ranks.size if ranks else 1
-        self.report, self.should_stop, self.tell = report, should_stop, tell
+        self.report, self.should_stop = report, should_stop
+        self.tell = cache(tell) if self.writes else lambda sentence: None  # each sentence once
         self.progress = Progress(device)
         self.data, self.kept = data, Scores(folder)
         # The test stores are opened by `_test`, after training.
@@ -145,7 +147,7 @@ class _Run:
             (self.folder / "cell.yaml").write_text(
                 yaml.safe_dump(self.cell.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
             )
-        made = build(self.cell, self.stores[self.cell.train.store], self.device, self.report, self.ranks)
+        made = build(self.cell, self.stores[self.cell.train.store], self.device, self.report, self.ranks, self.tell)
         self.detector, self.optimizer, self.schedule, self.plan = made.detector, made.optimizer, made.schedule, made.plan
         self.evaluation_steps, self.diary, self.val = made.evaluation_steps, made.diary, made.val
         start = self._resume()
@@ -185,8 +187,7 @@ class _Run:
         check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
         if not whole:
-            if self.writes:
-                self.tell(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
+            self.tell(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
             return self._from_the_start()
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -287,8 +288,7 @@ class _Run:
 
     def _note(self, note: str) -> None:
         self.progress.notes.append(note)
-        if self.writes:
-            self.tell(note)
+        self.tell(note)
 
     def _score(self, step: int, loss: float) -> None:
         """Evaluate on every set, and write scores and curves."""
@@ -315,7 +315,7 @@ class _Run:
         self.stores = open_test_stores(self.cell, self.data, self.stores)
         self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
         check_same(self.folder / "checkpoint.pt", self.tested, self.fingerprints, "content of store")
-        self.tests = test_sets(self.cell, self.stores, self.detector.size, self.report)
+        self.tests = test_sets(self.cell, self.stores, self.detector.size, self.report, self.tell)
         if self.tested != self.fingerprints:
             self._write_checkpoint(self.plan.steps)  # from here on the run holds scores of these test stores
         points = sorted({(m.step, m.epoch) for m in self.progress.measures})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,25 @@ def test_measures_can_be_recomputed_from_the_scores(finished: Path) -> None:
 def test_twice_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -> None:
     run_cell(cell(), tmp_path / "again", data)
     assert_same(finished, tmp_path / "again")
+
+
+@pytest.mark.parametrize("train", [CONTENT["train"], {"store": "stores/mini-a", "source": "sbi"}], ids=["forgeries", "sbi"])
+def test_without_a_cache_of_faces_the_bits_are_the_same(data: Path, tmp_path: Path, train: dict[str, Any]) -> None:
+    """The faces come from the stores themselves, which is told once for each of the two; the training store is tested on, too."""
+    short = cell(train=train, protocol={**CONTENT["protocol"], "epochs": 1})
+    run_cell(short, tmp_path / "cached", data)
+    for name in ("mini-a", "mini-b"):
+        ignored = shutil.ignore_patterns("cache")
+        shutil.copytree(data / "stores" / name, tmp_path / "data" / "stores" / name, ignore=ignored)
+        (tmp_path / "data" / "stores" / name / "cache").touch()  # a folder cannot be made
+    told: list[str] = []
+    run_cell(short, tmp_path / "bare", tmp_path / "data", tell=told.append)
+    assert_same(tmp_path / "cached", tmp_path / "bare")
+    assert [sentence.partition(" cannot hold decoded faces (File exists): ")[0] for sentence in told] == [
+        str(tmp_path / "data" / "stores" / name / "cache") for name in ("mini-a", "mini-b")
+    ]
+    warned = [Record.load(tmp_path / name / "record.json").warnings for name in ("cached", "bare")]
+    assert warned[0] == warned[1]
 
 
 def test_stopped_after_any_step_and_resumed_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -> None:
