@@ -136,10 +136,11 @@ def _sentence(folder: Path, plan: Plan, step: int, what: str, writes: bool) -> s
         content = {"step": step, "what": f"{what} this step", "faces": faces}
         write_atomically(folder / NOT_FINITE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     shown = ", ".join(faces[:3]) + (f" and {len(faces) - 3} more, see {folder.name}/{NOT_FINITE}" if len(faces) > 3 else "")
-    return f"{what} step {step} of {plan.steps} (faces {shown}); {_left(folder)}; take a lower learning rate or clip the gradient"
+    return f"{what} step {step} of {plan.steps} (faces {shown}); {left(folder)}; take a lower learning rate or clip the gradient"
 
 
-def _left(folder: Path) -> str:
+def left(folder: Path) -> str:
+    """What a cell's folder holds to go on from, in words."""
     try:
         return (
             f"the checkpoint of step {int(load(folder / LAST)['step'])} is kept"

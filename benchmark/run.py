@@ -24,7 +24,7 @@ from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.evaluate import EvaluationSet, measures, score
 from benchmark.heartbeat import Heartbeat
 from benchmark.memory import in_memory
-from benchmark.mishaps import ROUNDED, check_finite, lost_in_rounding, place_to_write, unchanged_stores
+from benchmark.mishaps import ROUNDED, check_finite, left, lost_in_rounding, place_to_write, unchanged_stores
 from benchmark.progress import Progress
 from benchmark.ranks import Ranks
 from benchmark.reads import cell_warnings, faces_of, open_stores
@@ -70,7 +70,8 @@ def run_cell(
         device: torch's name of the device.
         threads: of torch on the CPU; another number adds in another order, so a run must keep to its own.
         report: told about progress.
-        should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
+        should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised. Without `ranks` it is asked
+            while faces are decoded or scored, too; if true there, `Stopped` is raised at once, and the last checkpoint counts.
         ranks: processes that share each step's faces; all of them call this, with the same arguments but the device, and see the
             same folders. Rank 0 evaluates and writes. A run keeps to its number of processes.
         tell: told what does not end the run, but bears on its numbers or its time; once each. The record's warnings hold what bears
@@ -121,7 +122,7 @@ class _Run:
         self.cell, self.folder, self.device = cell, folder, device
         self.ranks, self.writes = ranks, ranks is None or ranks.rank == 0
         self.processes = ranks.size if ranks else 1
-        self.report, self.should_stop = report, should_stop
+        self._onwards, self.should_stop = report, should_stop
         self.tell = cache(tell) if self.writes else lambda sentence: None  # each sentence once
         self.progress = Progress(device)
         self.data, self.kept = data, Scores(folder)
@@ -131,6 +132,15 @@ class _Run:
         self.tested: dict[str, str] = {}
         self.tests: list[EvaluationSet] = []
         self.saved_at = time.monotonic()
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Pass progress on. While faces are decoded or scored no step ends, so it is here that a wish to stop is noticed.
+
+        Not where processes share the steps: the others would wait for this one.
+        """
+        self._onwards(stage, done, total)
+        if stage != "train" and done < total and self.ranks is None and self.should_stop():
+            raise Stopped(f"stopped at face {done} of {total} of '{stage}'; {left(self.folder)}; run the same command to go on")
 
     def record(self) -> Record:
         """The finished record: read if it is there with its scores, else made."""

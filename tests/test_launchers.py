@@ -213,6 +213,26 @@ def test_the_bar_of_a_failed_cell_does_not_end_full(
     assert f"1 of 1 cell failed; failure.json in a cell's folder in {tmp_path} says why" in told.err
 
 
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        (0, "Stopped before a checkpoint was written. Run the same command to go on."),
+        (1, "Stopped; of 3 cells that are left, 1 has a checkpoint. Run the same command to go on."),
+        (3, "Stopped; checkpoints are kept. Run the same command to go on."),
+    ],
+)
+def test_a_stop_says_what_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: int, sentence: str
+) -> None:
+    cells = grid(seeds=[0, 1, 2]).cells()
+    for one in cells[:kept]:
+        (tmp_path / one.id).mkdir()
+        (tmp_path / one.id / "checkpoint.pt").touch()
+    monkeypatch.setattr("benchmark.launch.run_cells", lambda *args: Outcome(stopped=[one.id for one in cells]))
+    run_study_cells("small", cells, tmp_path, tmp_path, "cpu", 1, 1, "local", None, {one.id: 400 for one in cells})
+    assert capsys.readouterr().err.strip() == sentence
+
+
 def test_a_demo_of_which_every_cell_failed_ends_after_training(
     dfgrid: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -289,7 +309,7 @@ def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path
     os.killpg(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "Stopped; checkpoints are written" in errors
+    assert "Stopped; its checkpoint is kept. Run the same command to go on." in errors
     assert "Traceback" not in errors
     assert "0 of 1 cell done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
     assert not (tmp_path / "runs" / "small" / cell().id / FILE).exists()
