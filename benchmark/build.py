@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
@@ -18,6 +17,7 @@ from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import EvaluationSet
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective, LaterPasses
+from benchmark.precision import scaler_for
 from benchmark.ranks import Ranks
 from benchmark.seeding import seed_everything
 from benchmark.self_blended import choose_source, source_frames, training_batches
@@ -76,7 +76,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     p = cell.protocol
     detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(device)
     channels_last(detector)
-    scaler = GradScaler(torch.device(device).type) if p.precision == "fp16" else None
+    scaler = scaler_for(p.precision, device)
     # First of all, so that a rule can refuse a detector before faces are decoded.
     optimizer = _optimizer(cell, detector, scaler)
     (rows, domains), validation = choose_source(cell.train, store.manifest)

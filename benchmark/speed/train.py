@@ -34,6 +34,7 @@ from benchmark.config import ConfigError
 from benchmark.data import REAL, BalancedBatches, FaceFrames
 from benchmark.levels import as_floats
 from benchmark.objective import BatchObjective
+from benchmark.precision import scaler_for
 from benchmark.presets import BY_EXAMPLE
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
@@ -108,9 +109,9 @@ def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int, 
     Raises:
         KeyboardInterrupt: before a round that counts is over; a later one ends the rounds.
     """
-    rule = OPTIMIZERS.build(name)
-    optimizer = Optimizer(rule, build_base(rule.base, detector.parameters(), lr=1e-6), detector)
-    device = next(detector.parameters()).device
+    rule, device = OPTIMIZERS.build(name), next(detector.parameters()).device
+    base = build_base(rule.base, detector.parameters(), lr=1e-6)
+    optimizer = Optimizer(rule, base, detector, scaler=scaler_for(plan.precision, device))
     batch = plan.batches.batch(plan.batches.epoch(0)[0])
     batch = batch.to(device)
     resident = Batch(as_floats(batch.images), batch.labels, batch.domains.cpu(), batch.videos)
@@ -142,10 +143,10 @@ def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int, 
 
 def _bare(detector: Detector, optimizer: Optimizer, batch: Batch, plan: Plan, steps: int) -> float:
     """Seconds of a step on a batch that lies on the device."""
-    optimizer.step(BatchObjective(detector, [batch], plan.precision))
+    optimizer.step(BatchObjective(detector, [batch], plan.precision, scaler=optimizer.scaler))
     started = _now(batch.images.device)
     for _ in range(steps):
-        optimizer.step(BatchObjective(detector, [batch], plan.precision))
+        optimizer.step(BatchObjective(detector, [batch], plan.precision, scaler=optimizer.scaler))
     return (_now(batch.images.device) - started) / steps
 
 
