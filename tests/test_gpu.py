@@ -21,8 +21,8 @@ from benchmark.presets import augment_examples
 from benchmark.run import run_cell
 from benchmark.speed.ideals import Measurement
 from benchmark.speed.optimizers import beyond
-from benchmark.speed.train import grainy
-from benchmark.train import Plan, Stopped, augmented, faces_of_steps, train
+from benchmark.speed.train import _loop, grainy
+from benchmark.train import Plan, Stopped, augmented, augmented_together, faces_of_steps, train
 from detectors import DETECTORS
 from detectors.base import Batch
 from optimizers import OPTIMIZERS
@@ -115,6 +115,23 @@ def test_steps_get_the_augmented_faces_of_their_own_step(tmp_path: Path, preset:
         images, labels = seen[step - 1]
         assert torch.equal(images, wanted.images)
         assert torch.equal(labels, wanted.labels)
+
+
+def test_waiting_for_faces_that_are_made_ready_on_the_gpu_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the loop's time goes there, and none of the host's."""
+
+    def slow(*args: Any, **settings: Any) -> list[Batch]:
+        torch.cuda._sleep(2 * 10**8)  # about 0.1 s, on the stream of the delivery
+        return augmented_together(*args, **settings)
+
+    monkeypatch.setattr("benchmark.train.augmented_together", slow)
+    monkeypatch.setattr("benchmark.train.TOGETHER", 1)
+    detector = Tiny().cuda()
+    optimizer = Optimizer(OPTIMIZERS.build("adam"), build_base("adam", detector.parameters()), detector)
+    plan = Plan(1, BalancedBatches(grainy(tmp_path, 32, 2, 24), 8, 0), 1, 0, "none", "fp32", None)
+    _loop(detector, optimizer, plan, torch.device("cuda"))
+    _, waiting = _loop(detector, optimizer, plan, torch.device("cuda"))
+    assert waiting > 0.5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
