@@ -27,7 +27,7 @@ from benchmark.pool import slots
 from benchmark.run import run_cell
 from benchmark.same_name import check_same_grid
 from benchmark.standing import standing
-from benchmark.study import study_of
+from benchmark.study import load_grid, study_of
 from results.index import GridIndex
 
 WILD = [
@@ -170,6 +170,18 @@ def test_status_and_retry(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     settings.write_text(yaml.safe_dump({**content, "base": {"name": "sgd", "lr": 0.01}}))
     (folder / two.cells()[0].id / "failure.json").unlink()
     assert "nothing to retry" in dfgrid("grid", "retry", "small", "--failed", "--data", data)[1]
+
+
+def test_a_grid_is_found_by_the_name_that_started_it(dfgrid: Any, tmp_path: Path) -> None:
+    """`grid run roga/table4` runs in the folder roga-table4; and where it was never started, what is advised is what works."""
+    for command in ("status", "retry"):
+        code, told = dfgrid("grid", command, "roga/table4")
+        assert code == 2
+        assert "runs/roga-table4 does not exist: this grid was never started; run `dfgrid grid run roga-table4`" in told
+    assert load_grid("roga-table4").name == "roga-table4"
+    write_index(study_of(grid(name="roga-table4")), tmp_path / "runs" / "roga-table4")
+    assert "0 of 1 cell done, 1 waiting" in dfgrid("grid", "status", "roga/table4")[1]
+    assert "runs/roga-table4: nothing to retry" in dfgrid("grid", "retry", "roga/table4")[1]
 
 
 def test_lost_scores_are_not_done(dfgrid: Any, data: Path, tmp_path: Path) -> None:

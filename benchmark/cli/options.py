@@ -37,6 +37,12 @@ Only = Annotated[
 ]
 
 
+def started(runs: Path, grid: str) -> Path:
+    """The folder of a grid that was started, by the name that started it: that of roga/table4 is roga-table4."""
+    folder = runs / grid
+    return folder if folder.is_dir() else runs / grid.replace("/", "-")
+
+
 def check_device(device: str) -> None:
     """Refuse a device that torch does not have."""
     import torch

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from benchmark.cli.console import console, counted
 from benchmark.cli.experiments import grid_app
-from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers
+from benchmark.cli.options import Address, Data, Device, Launcher, Runs, Threads, Workers, started
 from benchmark.cli.reference import Plugins, load
 from benchmark.cli.running import finish, run_study_cells, tell_of_lost_scores
 
@@ -36,13 +36,14 @@ def grid_status(
     """Which cells are done, running (where, how fast), failed (why) or waiting, and when all will be done."""
     from benchmark.standing import standing
 
+    folder = started(runs, grid)
     if not watch:
-        console.print(_view(standing(runs / grid)))
+        console.print(_view(standing(folder)))
         return
     quiet = 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            now = standing(runs / grid)
+            now = standing(folder)
             live.update(_view(now), refresh=True)
             # Nothing runs from one cell to the next, or while the first process starts.
             quiet = quiet + 1 if now.over else 0
@@ -91,10 +92,11 @@ def grid_retry(
     from benchmark.standing import cells_to_retry
 
     load(plugin)
-    cells = cells_to_retry(runs / grid, failed)
+    folder = started(runs, grid)
+    cells = cells_to_retry(folder, failed)
     if not cells:
-        console.print(f"{runs / grid}: nothing to retry")
+        console.print(f"{folder}: nothing to retry")
         return
     load_plugins(dict.fromkeys(file for cell in cells for file in cell.plugins))
-    tell_of_lost_scores(cells, runs / grid)
-    finish(run_study_cells(grid, cells, runs / grid, data, device, workers, threads, launcher, address))
+    tell_of_lost_scores(cells, folder)
+    finish(run_study_cells(grid, cells, folder, data, device, workers, threads, launcher, address))
