@@ -309,6 +309,39 @@ def test_a_store_that_changes_while_a_cell_runs(stores: Path, tmp_path: Path, mo
     assert not (tmp_path / "c" / "record.json").exists()
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_store_that_cannot_be_read_for_a_moment(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    """As on a disk in the network that is away: it is read again; of one that stays away nobody says that it changed."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    file = stores / "stores" / "mini-a" / "store.json"
+    content, slept = file.read_text(), []
+
+    def away(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("train", 4):
+            file.unlink()
+
+    def later(seconds: float) -> None:
+        slept.append(seconds)
+        if comes_back:
+            file.write_text(content if len(slept) == 2 else content[:50])
+
+    monkeypatch.setattr("benchmark.mishaps.sleep", later)
+    if comes_back:
+        run_cell(cell(), tmp_path / "c", stores, report=away)
+        assert len(slept) == 2
+        return
+    with pytest.raises(
+        ConfigError, match=r"^store stores/mini-a cannot be read any more \(.*store.json: No such file or directory\); "
+    ):
+        run_cell(cell(), tmp_path / "c", stores, report=away)
+    assert len(slept) == 4
+    assert checkpoint.load(tmp_path / "c" / "checkpoint.pt")["step"] == 3
+    file.write_text(content)
+    run_cell(cell(), tmp_path / "c", stores)
+
+
 def test_a_store_that_changed_between_two_starts(stores: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run_cell(cell(), tmp_path / "c", stores, should_stop=lambda: True)
