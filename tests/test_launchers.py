@@ -15,6 +15,7 @@ import pytest
 import yaml
 from small_cell import CONTENT, assert_same, cell, grid
 
+from benchmark.checkpoint import load
 from benchmark.cli import main
 from benchmark.cli.console import progress
 from benchmark.cli.running import run_study_cells
@@ -294,8 +295,14 @@ def test_two_grids_of_one_name(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert list(GridIndex.read(folder).records) == [cell().id]
 
 
-def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path, tmp_path: Path) -> None:
-    """The command as a process of its own: the cell is seen running with its step, then interrupted; exit code 130."""
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
+def test_ctrl_c_of_a_command_is_clean_and_status_says_so(
+    dfgrid: Any, data: Path, tmp_path: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    """The command as a process of its own: the cell is seen running with its step, then interrupted; exit code 130.
+
+    A batch system's SIGTERM, which may reach the workers too, and more than once, is a first Ctrl-C.
+    """
     path = tmp_path / "g.yaml"
     path.write_text(yaml.safe_dump({**CONTENT, "protocol": {**CONTENT["protocol"], "epochs": 5000}}))
     code = (
@@ -318,11 +325,14 @@ def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path
             told = dfgrid("grid", "status", "small")[1]
     assert "running" in told
     assert "0 of 1 cell done, 1 running" in told
-    os.killpg(child.pid, signal.SIGINT)
+    for number in signals:
+        os.killpg(child.pid, number)
+        time.sleep(0.1)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Stopped; its checkpoint is kept. Run the same command to go on." in errors
     assert "Traceback" not in errors
+    assert load(tmp_path / "runs" / "small" / cell(protocol={**CONTENT["protocol"], "epochs": 5000}).id / "checkpoint.pt")["step"]
     assert "0 of 1 cell done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
     assert not (tmp_path / "runs" / "small" / cell().id / FILE).exists()
 
