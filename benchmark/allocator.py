@@ -1,9 +1,11 @@
-"""How a process that computes on a CPU holds the memory of its tensors."""
+"""How a process holds the memory of its tensors, and gives it back."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import gc
 from collections.abc import Callable
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
@@ -30,7 +32,16 @@ def keep_memory(device: str = "cpu") -> bool:
 
 
 def give_back() -> None:
-    """Give the system what is free, between two cells of one process: the next may need less."""
+    """Give the system what is free, between two cells of one process: the next may need less, and on a GPU another process more.
+
+    A cell's tensors lie in cycles, which are collected first.
+    """
+    import torch  # only here: launchers import this module, and need no torch to hand out cells
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        with contextlib.suppress(RuntimeError):  # after a CUDA error nothing is given back until the process ends
+            torch.cuda.empty_cache()
     trim = _of_libc("malloc_trim")
     if trim is not None:
         trim(0)

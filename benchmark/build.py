@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
@@ -18,6 +17,7 @@ from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import EvaluationSet
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective, LaterPasses
+from benchmark.precision import scaler_for
 from benchmark.ranks import Ranks
 from benchmark.seeding import seed_everything
 from benchmark.self_blended import choose_source, source_frames, training_batches
@@ -57,7 +57,7 @@ class Built:
     smaller: Callable[[int], Plan]
 
 
-def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Ranks | None) -> Built:
+def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Ranks | None, tell: Callable[[str], None]) -> Built:
     """Seed everything, and build a cell's run at its first step; no test set is looked at.
 
     Args:
@@ -66,6 +66,7 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
         device: torch's name of the device.
         report: told about the decoding of faces.
         ranks: processes that share each step's faces; the first of them looks at gradients.
+        tell: told where decoded faces cannot be kept.
 
     Raises:
         ConfigError: settings that do not fit each other or the store.
@@ -75,12 +76,12 @@ def build(cell: Cell, store: FaceStore, device: str, report: Report, ranks: Rank
     p = cell.protocol
     detector: Detector = DETECTORS.build(cell.detector.name, **cell.detector.settings).to(device)
     channels_last(detector)
-    scaler = GradScaler(torch.device(device).type) if p.precision == "fp16" else None
+    scaler = scaler_for(p.precision, device)
     # First of all, so that a rule can refuse a detector before faces are decoded.
     optimizer = _optimizer(cell, detector, scaler)
     (rows, domains), validation = choose_source(cell.train, store.manifest)
     check_needs(cell.detector.name, detector, p, len(domains))
-    images = CachedImages(store, detector.size, partial(report, f"decode {cell.train.store}")).images
+    images = CachedImages(store, detector.size, partial(report, f"decode {cell.train.store}"), tell).images
     faces = FaceFrames(rows, domains, images)
     annotate = annotator(cell.detector.name, detector, store, faces)
     plan = _plan(cell, store, faces, annotate, ranks)

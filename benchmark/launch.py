@@ -162,7 +162,8 @@ def run_cells(
 
     Under torchrun every process calls this, and they run the cells together, one after the other (see `benchmark.together`).
 
-    Ctrl-C asks the workers to write a checkpoint and stop; a second one ends them at once (what is on disk stays whole).
+    Ctrl-C, and SIGTERM to the launcher `local`, asks the workers to write a checkpoint and stop; a second Ctrl-C ends them at once
+    (what is on disk stays whole).
 
     Raises:
         ConfigError, RecordError: a record that is there cannot be read, or was made from other data or by another plug-in.

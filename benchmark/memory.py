@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import mmap
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,6 +21,9 @@ from optimizers.base import Optimizer
 
 CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory")
 """What torch's RuntimeError says where the CPU's memory is used up."""
+
+CUDA = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
+"""What a RuntimeError says that is no `torch.OutOfMemoryError`: of the driver, of cuBLAS and older cuDNN, and of cuDNN 9."""
 
 ONEDNN = ("could not create a primitive", "could not create a memory object", "could not execute a primitive")
 """What it says where oneDNN has found no memory; and where oneDNN has failed for other reasons."""
@@ -56,7 +58,6 @@ def in_memory(
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         traceback.clear_frames(error.__traceback__)  # they hold the step's tensors
-    optimizer.base.zero_grad(set_to_none=True)
     fits = largest_that_fits(detector, optimizer, plan, faces_at_once(protocol))
     step = None if fits else largest_step_that_fits(detector, optimizer, smaller, plan, protocol)
     raise OutOfMemory(_of_steps(protocol, step, reason) if step else _advice(protocol, fits, reason))
@@ -76,7 +77,7 @@ def ran_out(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
         return isinstance(error, MemoryError | torch.OutOfMemoryError)
     told = str(error)
-    return any(words in told for words in CPU_ALLOCATOR) or (any(words in told for words in ONEDNN) and used_up())
+    return any(words in told for words in (*CPU_ALLOCATOR, *CUDA)) or (any(words in told for words in ONEDNN) and used_up())
 
 
 def used_up() -> bool:
@@ -125,7 +126,7 @@ def _of_steps(protocol: Protocol, step: int, reason: str) -> str:
 
 
 def largest_that_fits(detector: Detector, optimizer: Optimizer, plan: Plan, size: int) -> int | None:
-    """Faces of the largest micro-batch with which the rule's gradient can be taken, of a half, a quarter, ... of `size`; tried."""
+    """Faces of the largest micro-batch with which steps can be taken, of a half, a quarter, ... of `size`; tried."""
     while size > 2:
         size = max(2, size // 4 * 2)  # even: pairs stay together
         if _fits(detector, optimizer, lambda: plan, size):
@@ -148,17 +149,15 @@ def largest_step_that_fits(
 
 def _fits(detector: Detector, optimizer: Optimizer, plan: Callable[[], Plan], size: int) -> bool:
     on_cpu = next(detector.parameters()).device.type == "cpu"
-    gc.collect()
-    if on_cpu:
-        give_back()  # large blocks of the other thread are mapped, and cannot use what lies free here
-    else:
-        torch.cuda.empty_cache()
+    optimizer.base.zero_grad(set_to_none=True)
+    optimizer.base.state.clear()  # where memory ran out while it was made, a part of it is there, and no step finds the rest
+    give_back()  # on a CPU, large blocks of the other thread are mapped, and cannot use what lies free here
     try:
         if on_cpu:
             with ThreadPoolExecutor(1) as fresh:  # see `spoils_its_process`
-                fresh.submit(_take_gradient, detector, optimizer, plan(), size).result()
+                fresh.submit(_take_steps, detector, optimizer, plan(), size).result()
         else:
-            _take_gradient(detector, optimizer, plan(), size)
+            _take_steps(detector, optimizer, plan(), size)
     except (MemoryError, RuntimeError, ConfigError) as error:
         if not isinstance(error, ConfigError) and not ran_out(error):
             raise
@@ -171,7 +170,7 @@ def steps_beside(plan: Plan, faces: Batch, views: bool) -> int:
     return 2 * min(TOGETHER, fit_together(faces, views), plan.batches.steps) - 1
 
 
-def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: int) -> None:
+def _take_steps(detector: Detector, optimizer: Optimizer, plan: Plan, size: int) -> None:
     device = next(detector.parameters()).device
     with closing(faces_of_steps(plan, 0)) as read:
         faces, examples = next(read)
@@ -181,5 +180,6 @@ def _take_gradient(detector: Detector, optimizer: Optimizer, plan: Plan, size: i
     beside = [torch.empty_like(images) for images in (whole.images, whole.views) if images is not None for _ in range(others)]
     pairs = "pairs" in detector.needs
     parts = [part for part in share(micro_batches(whole, size, pairs), plan.ranks, pairs) if len(part)]
-    optimizer.rule.gradient(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))
+    for _ in range(2):  # the first makes what the base optimizer keeps, and the second meets it
+        optimizer.step(BatchObjective(detector, parts, plan.precision, plan.weights_dtype, optimizer.scaler))
     del beside  # held until here

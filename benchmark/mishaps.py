@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import sleep
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ NOT_FINITE = "not_finite.json"
 
 ROUNDED = "weights_dtype"
 """What a note about shifts that are lost in rounding begins with; there is one at most."""
+
+TRIES, PAUSE = 5, 2.0
+"""How often a store's file is read that cannot be read, and the seconds between: a disk in the network may be away for a moment."""
 
 LEAST_SCALE = 2.0**-16
 """No gradient that is worth anything overflows float16 after this; torch's scaler would go on halving, and no step be taken."""
@@ -54,21 +58,39 @@ def no_room(error: OSError, folder: Path) -> str | None:
 
 
 def unchanged_stores(stores: Mapping[str, FaceStore], fingerprints: Mapping[str, str]) -> None:
-    """Look at each store's file again.
+    """Look at each store's file again; one that cannot be read is given some seconds.
 
     Raises:
         ConfigError: a store that has another content than when the run began, or is gone.
     """
     for name, store in stores.items():
-        try:
-            now = json.loads((Path(store.path) / INFO).read_text(encoding="utf-8"))["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            now = "none that can be read"
+        now = _fingerprint(name, Path(store.path) / INFO)
         if now != fingerprints[name]:
             raise ConfigError(
-                f"store {name} changed since the run began (fingerprint {fingerprints[name][:12]} then, {str(now)[:12]} now): its "
+                f"store {name} changed since the run began (fingerprint {fingerprints[name][:12]} then, {now[:12]} now): its "
                 "faces are no longer those of the earlier steps; put the store back, or delete the cell's folder to start again"
             )
+
+
+def _fingerprint(name: str, file: Path) -> str:
+    """What a store's file says now.
+
+    Raises:
+        ConfigError: it cannot be read, `TRIES` times in a row.
+    """
+    tried = 0
+    while True:
+        try:
+            return str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            tried += 1
+            if tried == TRIES:
+                reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+                raise ConfigError(
+                    f"store {name} cannot be read any more ({file}: {reason}); the last checkpoint is kept: put the store back "
+                    "and run the same command"
+                ) from error
+        sleep(PAUSE)
 
 
 def check_finite(
@@ -136,10 +158,11 @@ def _sentence(folder: Path, plan: Plan, step: int, what: str, writes: bool) -> s
         content = {"step": step, "what": f"{what} this step", "faces": faces}
         write_atomically(folder / NOT_FINITE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     shown = ", ".join(faces[:3]) + (f" and {len(faces) - 3} more, see {folder.name}/{NOT_FINITE}" if len(faces) > 3 else "")
-    return f"{what} step {step} of {plan.steps} (faces {shown}); {_left(folder)}; take a lower learning rate or clip the gradient"
+    return f"{what} step {step} of {plan.steps} (faces {shown}); {left(folder)}; take a lower learning rate or clip the gradient"
 
 
-def _left(folder: Path) -> str:
+def left(folder: Path) -> str:
+    """What a cell's folder holds to go on from, in words."""
     try:
         return (
             f"the checkpoint of step {int(load(folder / LAST)['step'])} is kept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ FORWARD, BACKWARD, BY_FEATURES, HESSIAN = 1.0, 2.0, 1.0, 6.0
 """Work in units of a forward pass: a backward pass computes two products where a forward one has one (by the features and by the
 weights); without the weights one of them is left out; a product with the Hessian differentiates forward and backward once more."""
 
+PLAIN = FORWARD + BACKWARD
+UNITS = {"gradients": PLAIN, "by_features": FORWARD + BY_FEATURES, "hessian": FORWARD + HESSIAN}
+"""Of each kind of pass, forward included."""
+
 
 @dataclass
 class Passes:
@@ -32,11 +36,13 @@ class Passes:
         gradients: forward-backward passes by the weights.
         by_features: forward-backward passes that need no gradient of the weights.
         hessian: products with the Hessian (a forward pass and a double backward each).
+        shifted: of `work`, what is done at a shift of the weights, which may be computed in another precision.
     """
 
     gradients: float = 0.0
     by_features: float = 0.0
     hessian: float = 0.0
+    shifted: float = 0.0
 
     @property
     def count(self) -> float:
@@ -46,8 +52,8 @@ class Passes:
     @property
     def work(self) -> float:
         """The step's work as a multiple of a plain step's (one forward and one backward pass)."""
-        units = self.gradients * (FORWARD + BACKWARD) + self.by_features * (FORWARD + BY_FEATURES)
-        return (units + self.hessian * (FORWARD + HESSIAN)) / (FORWARD + BACKWARD)
+        units = self.gradients * UNITS["gradients"] + self.by_features * UNITS["by_features"]
+        return (units + self.hessian * UNITS["hessian"]) / PLAIN
 
 
 class Counted:
@@ -69,23 +75,26 @@ class Counted:
     def gradient(self, at: Vector | None = None, wrt: Iterable[torch.Tensor] | None = None) -> Vector:
         """Counted as a pass by the weights, or by the features alone where no weight is among `wrt`."""
         leaves = None if wrt is None else list(wrt)
-        share = self._inner.examples / self._faces
-        if leaves is None or any(leaf in self._weights for leaf in leaves):
-            self._passes.gradients += share
-        else:
-            self._passes.by_features += share
+        by_weights = leaves is None or any(leaf in self._weights for leaf in leaves)
+        self._count("gradients" if by_weights else "by_features", at)
         found: Vector = self._inner.gradient(at=at, wrt=leaves)
         return found
 
     def hessian_product(self, vector: Vector, at: Vector | None = None) -> Vector:
         """Counted as a product with the Hessian."""
-        self._passes.hessian += self._inner.examples / self._faces
+        self._count("hessian", at)
         found: Vector = self._inner.hessian_product(vector, at=at)
         return found
 
     def domains(self) -> Sequence[Objective]:
         """The domains' objectives, which count into the same place."""
         return [Counted(part, self._passes, self._faces) for part in self._inner.domains()]
+
+    def _count(self, kind: str, at: Vector | None) -> None:
+        share = self._inner.examples / self._faces
+        setattr(self._passes, kind, getattr(self._passes, kind) + share)
+        if at is not None:
+            self._passes.shifted += share * UNITS[kind] / PLAIN
 
 
 def passes_per_step(name: str, settings: dict[str, Any], base: str, domains: int) -> Passes:
@@ -114,4 +123,4 @@ def passes_per_step(name: str, settings: dict[str, Any], base: str, domains: int
         passes = Passes()
         for _ in range(STEPS):
             optimizer.step(Counted(BatchObjective(detector, [batch]), passes, count))
-    return Passes(passes.gradients / STEPS, passes.by_features / STEPS, passes.hessian / STEPS)
+    return Passes(*(total / STEPS for total in astuple(passes)))

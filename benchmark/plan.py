@@ -98,23 +98,25 @@ def plan_grid(
     """
     torch.set_num_threads(threads)
     sizes = Sizes(cells, data)
-    detectors: dict[str, tuple[DetectorSpec, int]] = {}
+    passes = {}
+    wanted: dict[tuple[str, str], tuple[DetectorSpec, int]] = {}
     for c in cells:
-        _, most = detectors.get(_key(c.detector), (c.detector, 0))
-        detectors[_key(c.detector)] = (c.detector, max(most, faces_at_once(c.protocol)))
-    timings: dict[str, Timing] = {}
-    for done, (key, (spec, faces)) in enumerate(detectors.items(), start=1):
-        on_progress(f"time {spec.title}", done - 1, len(detectors))
-        timings[key] = time_detector(spec, device, faces)
-    on_progress("timed", len(detectors), len(detectors))
-    passes: dict[str, Passes] = {}
+        rule = _rule(c)
+        if rule not in passes:
+            passes[rule] = passes_per_step(c.optimizer.name, c.optimizer.settings, c.base.name, len(c.train.methods))
+        for precision in _precisions(c, passes[rule]):
+            _, most = wanted.get((_key(c.detector), precision), (c.detector, 0))
+            wanted[_key(c.detector), precision] = (c.detector, max(most, faces_at_once(c.protocol)))
+    timings: dict[tuple[str, str], Timing] = {}
+    for done, ((key, precision), (spec, faces)) in enumerate(wanted.items()):
+        on_progress(f"time {spec.title}" + (f" in {precision}" if precision != "fp32" else ""), done, len(wanted))
+        timings[key, precision] = time_detector(spec, device, faces, precision)
+    on_progress("timed", len(wanted), len(wanted))
     planned = []
     for cell in cells:
-        domains = len(cell.train.methods)
-        key = f"{cell.optimizer.name} {cell.optimizer.settings} {cell.base.name} {domains}"
-        if key not in passes:
-            passes[key] = passes_per_step(cell.optimizer.name, cell.optimizer.settings, cell.base.name, domains)
-        planned.append(_plan_cell(cell, passes[key], timings[_key(cell.detector)], sizes))
+        needed = passes[_rule(cell)]
+        known = {precision: timings[_key(cell.detector), precision] for precision in _precisions(cell, needed)}
+        planned.append(_plan_cell(cell, needed, known, sizes))
     pairs = {(store, cell.detector.settings.get("size", 256)) for cell in cells for store in cell.stores()}
     cache = sum((sizes.needs[store].faces or 0) * size * size * 3 for store, size in pairs)
     missing = sum((need.faces or 0) * STORE_BYTES for need in sizes.needs.values() if not need.there)
@@ -125,15 +127,29 @@ def _key(spec: DetectorSpec) -> str:
     return f"{spec.name} {spec.settings}"
 
 
-def _plan_cell(cell: Cell, passes: Passes, timing: Timing, sizes: Sizes) -> CellPlan:
+def _rule(cell: Cell) -> str:
+    return f"{cell.optimizer.name} {cell.optimizer.settings} {cell.base.name} {len(cell.train.methods)}"
+
+
+def _precisions(cell: Cell, passes: Passes) -> dict[str, float]:
+    """What the passes of a step are computed in, and the work in each."""
     p = cell.protocol
+    work: dict[str, float] = {p.precision: passes.work - passes.shifted}
+    if passes.shifted:
+        work[p.weights_dtype] = work.get(p.weights_dtype, 0.0) + passes.shifted
+    return work
+
+
+def _plan_cell(cell: Cell, passes: Passes, timings: dict[str, Timing], sizes: Sizes) -> CellPlan:
+    p, timing = cell.protocol, timings[cell.protocol.precision]
     per_epoch, once = sizes.steps(cell), sizes.evaluation(cell)
     steps = None if per_epoch is None else per_epoch * p.all_epochs
     times = None if per_epoch is None else evaluations(p, per_epoch)
     scored = None if once is None or times is None else once.rows * times
     hours = None
     if steps is not None and once is not None and times is not None:
-        hours = (steps * p.batch_size * passes.work * timing.train + once.faces * times * timing.score) / 3600
+        a_face = sum(work * timings[precision].train for precision, work in _precisions(cell, passes).items())
+        hours = (steps * p.batch_size * a_face + once.faces * times * timing.score) / 3600
     copies = COPIES.get(cell.base.name, max(COPIES.values()))
     checkpoint = 4 * (timing.numbers + (copies - 1) * timing.weights)
     weights = None if times is None else times * 4 * timing.numbers

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from benchmark.launch import ATTEMPTS, BUSY, MISTAKES, STOPPED, WARNING, Event, 
 
 AGAIN = "again"
 """Why a cell is not booked yet: it is started once more."""
+
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
+"""What asks a launcher to stop."""
 
 
 def run(job: Job) -> None:
@@ -64,15 +68,16 @@ class _Worker:
     def submit(self, cell: Cell, folder: Path, data: Path) -> Future[str]:
         """Hand out a cell."""
         task = (cell.model_dump(mode="json"), str(folder / cell.id), str(data), self.device, self._threads)
-        # The process that this may start inherits the mask: a Ctrl-C, which the terminal sends to all, is for the parent alone.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # The process that this may start inherits the mask: a Ctrl-C, which the terminal sends to all, and the SIGTERM that a batch
+        # system does, are for the parent alone.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             return self.executor.submit(_run_one, *task)
         except BrokenProcessPool:  # it died with nothing to do
             self.start()
             return self.executor.submit(_run_one, *task)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def told(self) -> Iterator[Event]:
         """What the process has said since the last call."""
@@ -98,9 +103,32 @@ class _Pool:
         self.workers = [_Worker(device, job.threads, self.stop) for device in devices]
         self.free = list(self.workers)
         self.running: dict[Future[str], tuple[Cell, _Worker]] = {}
+        self.interrupted = False
 
     def run(self) -> None:
         """Hand out cells until none is left; the cell of a worker that died is tried again, and no other one notices."""
+        with self._terminated_as_interrupted():
+            self._run()
+
+    @contextmanager
+    def _terminated_as_interrupted(self) -> Iterator[None]:
+        """SIGTERM, with which batch systems announce the end, is a first Ctrl-C; after one it changes nothing."""
+        if threading.current_thread() is not threading.main_thread():  # there alone does Python handle signals
+            yield
+            return
+
+        def interrupt(number: int, frame: object) -> None:
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _run(self) -> None:
         try:
             while self.waiting or self.running:
                 while self.waiting and self.free:
@@ -110,6 +138,7 @@ class _Pool:
                 for future in done:
                     self._book(future)
         except KeyboardInterrupt:
+            self.interrupted = True
             self.stop.set()
             self._wait_for_checkpoints()
             begun = {cell.id for cell, _ in self.running.values()}
@@ -169,13 +198,14 @@ _stop: Any = None
 
 
 def _start_worker(events: Any, stop: Any, threads: int) -> None:
-    """Once per worker process: its threads, Ctrl-C left to the parent, and no life without it."""
+    """Once per worker process: its threads, Ctrl-C and SIGTERM left to the parent, and no life without it."""
     global _events, _stop
     threading.Thread(target=_follow_parent, daemon=True).start()
     import cv2
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
     # Nobody reads after a Ctrl-C, and a process that ends waits for its queue to be read unless it is told not to.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from benchmark.reading import ConfigError
 from optimizers.vector import TINY, Vector
@@ -17,6 +18,11 @@ PRECISIONS = ("fp32", *LOWER)
 
 FAITHFUL = 0.9
 """A cosine between the intended and the realised shift below which a run warns."""
+
+
+def scaler_for(precision: str, device: torch.device | str) -> GradScaler | None:
+    """What scales the loss where passes are computed in fp16, whose small gradients would be zero; None for other precisions."""
+    return GradScaler(torch.device(device).type) if precision == "fp16" else None
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Precision:
         """Whether passes at a shift see rounded weights."""
         return self.weights != "fp32"
 
-    def check(self, parameters: Iterable[nn.Parameter], scaler: torch.amp.GradScaler | None) -> None:
+    def check(self, parameters: Iterable[nn.Parameter], scaler: GradScaler | None) -> None:
         """Refuse weights that would lose small shifts though nobody asked for that, and fp16 without a scaler.
 
         Raises:

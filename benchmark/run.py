@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -32,7 +32,7 @@ from benchmark.config import Cell, ConfigError, load_plugins
 from benchmark.evaluate import EvaluationSet, measures, score
 from benchmark.heartbeat import Heartbeat
 from benchmark.memory import in_memory
-from benchmark.mishaps import ROUNDED, check_finite, lost_in_rounding, place_to_write, unchanged_stores
+from benchmark.mishaps import ROUNDED, check_finite, left, lost_in_rounding, place_to_write, unchanged_stores
 from benchmark.progress import Progress
 from benchmark.ranks import Ranks
 from benchmark.reads import cell_warnings, faces_of, open_stores
@@ -78,10 +78,12 @@ def run_cell(
         device: torch's name of the device.
         threads: of torch on the CPU; another number adds in another order, so a run must keep to its own.
         report: told about progress.
-        should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised.
+        should_stop: asked after every step; if true, a checkpoint is written and `Stopped` raised. Without `ranks` it is asked
+            while faces are decoded or scored, too; if true there, `Stopped` is raised at once, and the last checkpoint counts.
         ranks: processes that share each step's faces; all of them call this, with the same arguments but the device, and see the
             same folders. Rank 0 evaluates and writes. A run keeps to its number of processes.
-        tell: told what does not end the run, but bears on its numbers or its time; once each, and the record's warnings hold it.
+        tell: told what does not end the run, but bears on its numbers or its time; once each. The record's warnings hold what bears
+            on its numbers.
 
     Raises:
         ConfigError: the cell cannot run as it is written (store, method, weights), or another process runs it.
@@ -128,14 +130,9 @@ class _Run:
         self.cell, self.folder, self.device = cell, folder, device
         self.ranks, self.writes = ranks, ranks is None or ranks.rank == 0
         self.processes = ranks.size if ranks else 1
-        self.should_stop, self.tell = should_stop, tell
+        self._onwards, self.should_stop = report, should_stop
+        self.tell = cache(tell) if self.writes else lambda sentence: None  # each sentence once
         self.progress = Progress(device)
-
-        def keep_up(stage: str, done: int, total: int) -> None:
-            self.progress.meter.keep_up()
-            report(stage, done, total)
-
-        self.report: Report = keep_up
         self.data, self.kept = data, Scores(folder)
         # The test stores are opened by `_test`, after training.
         self.stores = {cell.train.store: FaceStore(data / cell.train.store)}
@@ -143,6 +140,16 @@ class _Run:
         self.tested: dict[str, str] = {}
         self.tests: list[EvaluationSet] = []
         self.saved_at = time.monotonic()
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Pass progress on. While faces are decoded or scored no step ends, so it is here that a wish to stop is noticed.
+
+        Not where processes share the steps: the others would wait for this one.
+        """
+        self._onwards(stage, done, total)
+        self.progress.meter.keep_up()
+        if stage != "train" and done < total and self.ranks is None and self.should_stop():
+            raise Stopped(f"stopped at face {done} of {total} of '{stage}'; {left(self.folder)}; run the same command to go on")
 
     def record(self) -> Record:
         """The finished record: read if it is there with its scores, else made."""
@@ -157,7 +164,7 @@ class _Run:
         if self.writes:
             (self.folder / "failure.json").unlink(missing_ok=True)
             write_cell(self.cell, self.folder)
-        made = build(self.cell, self.stores[self.cell.train.store], self.device, self.report, self.ranks)
+        made = build(self.cell, self.stores[self.cell.train.store], self.device, self.report, self.ranks, self.tell)
         self.detector, self.optimizer, self.schedule, self.plan = made.detector, made.optimizer, made.schedule, made.plan
         self.evaluation_steps, self.diary, self.val = made.evaluation_steps, made.diary, made.val
         self.weights = first_weights(self.cell, self.detector)
@@ -200,8 +207,7 @@ class _Run:
         check_same(path, state["weights"], self.weights, "content of the weights file")
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
         if not whole:
-            if self.writes:
-                self.tell(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
+            self.tell(f"{path.name} lacks the weights of evaluations before it; the cell is trained again")
             return self._from_the_start()
         self.detector.load_state_dict(state["detector"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -318,8 +324,7 @@ class _Run:
 
     def _note(self, note: str) -> None:
         self.progress.notes.append(note)
-        if self.writes:
-            self.tell(note)
+        self.tell(note)
 
     def _score(self, step: int, loss: float) -> None:
         """Evaluate on every set, and write scores and curves."""
@@ -346,7 +351,7 @@ class _Run:
         self.stores = open_test_stores(self.cell, self.data, self.stores)
         self.fingerprints = {name: store.fingerprint for name, store in self.stores.items()}
         check_same(self.folder / "checkpoint.pt", self.tested, self.fingerprints, "content of store")
-        self.tests = test_sets(self.cell, self.stores, self.detector.size, self.report)
+        self.tests = test_sets(self.cell, self.stores, self.detector.size, self.report, self.tell)
         if self.tested != self.fingerprints:
             self._write_checkpoint(self.plan.steps)  # from here on the run holds scores of these test stores
         points = sorted({(m.step, m.epoch) for m in self.progress.measures})

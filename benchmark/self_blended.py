@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.config import ConfigError, Protocol
-from benchmark.data import REAL, Annotate, FaceFrames, choose
+from benchmark.data import REAL, Annotate, FaceFrames, Images, choose
 from benchmark.examples import names, showings
 from benchmark.levels import channels_first
 from benchmark.seeding import stream
@@ -49,7 +49,7 @@ def choose_source(train: TrainData, manifest: pd.DataFrame) -> tuple[Choice, Cho
     return (take((), train.train_split)[0], train.methods), take(forged, train.val_split)
 
 
-def source_frames(train: TrainData, chosen: Choice, images: NDArray[np.uint8], store: FaceStore) -> FaceFrames:
+def source_frames(train: TrainData, chosen: Choice, images: Images, store: FaceStore) -> FaceFrames:
     """Faces of the training store to be looked at or scored; real faces alone are given their self-blended fakes, of a fixed seed.
 
     Raises:

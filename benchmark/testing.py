@@ -77,8 +77,10 @@ def open_test_stores(cell: Cell, data: Path, opened: dict[str, FaceStore]) -> di
     return stores
 
 
-def test_sets(cell: Cell, stores: dict[str, FaceStore], size: int, report: Report) -> list[EvaluationSet]:
-    """The test sets with their faces, decoded at `size`.
+def test_sets(
+    cell: Cell, stores: dict[str, FaceStore], size: int, report: Report, tell: Callable[[str], None]
+) -> list[EvaluationSet]:
+    """The test sets with their faces, decoded at `size`; `tell` is told where they cannot be kept.
 
     Raises:
         ConfigError: a store lacks a method or split, or cannot be read.
@@ -91,7 +93,7 @@ def test_sets(cell: Cell, stores: dict[str, FaceStore], size: int, report: Repor
             rows, methods = choose(store.manifest, test.store, test.methods, test.split, test.frames, test.frame_pick)
             missing = without_face(store.ledger, methods, test.split)
             if test.store not in images:
-                images[test.store] = CachedImages(store, size, partial(report, f"decode {test.store}")).images
+                images[test.store] = CachedImages(store, size, partial(report, f"decode {test.store}"), tell).images
         except (PreprocessingError, OSError) as error:
             raise _kept(test.store, error) from error
         sets.append(EvaluationSet(test.name, "test", test.role, missing, FaceFrames(rows, methods, images[test.store])))

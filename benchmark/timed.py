@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from benchmark.allocator import keep_memory
 from benchmark.memory import ran_out
+from benchmark.precision import Precision
 from benchmark.specs import DetectorSpec
 from detectors import DETECTORS
 from detectors.layout import channels_last
@@ -35,17 +36,19 @@ class Timing:
     numbers: int
 
 
-def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_FACES) -> Timing:
+def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_FACES, precision: str = "fp32") -> Timing:
     """Time a few passes of a detector with random weights. A loss of its own, with more than one view of a face, is not timed.
 
     Args:
         spec: which detector.
         device: torch's name of the device.
         faces: of one forward pass of training; small batches take longer a face than large ones.
+        precision: of the passes of training, as a protocol names it; faces are scored in fp32 whatever it is.
 
     Raises:
-        RegistryError: an unknown name or setting.
+        RegistryError, ConfigError: an unknown name, setting or precision.
     """
+    computed_in = Precision(precision)
     keep_memory(device)  # as a cell does
     detector = DETECTORS.build(spec.name, **spec.without_weights).to(device)
     channels_last(detector)
@@ -59,7 +62,9 @@ def time_detector(spec: DetectorSpec, device: str = "cpu", faces: int = FEWEST_F
         return images, torch.arange(count, device=device) % 2
 
     def train(images: Tensor, labels: Tensor) -> None:
-        torch.autograd.grad(F.cross_entropy(detector(images).logits, labels), weights, allow_unused=True)
+        with computed_in.autocast(images.device, shifted=False):
+            loss = F.cross_entropy(detector(images).logits, labels)
+        torch.autograd.grad(loss, weights, allow_unused=True)
 
     @torch.no_grad()
     def score(images: Tensor, labels: Tensor) -> None:

@@ -42,7 +42,7 @@ BeforeStep = Callable[[int, Batch], None]
 
 
 class Stopped(RuntimeError):
-    """The run was asked to stop; its checkpoint is on disk."""
+    """The run was asked to stop; what it goes on from is on disk."""
 
 
 class Batches(Protocol):

@@ -6,15 +6,20 @@ import ctypes
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from small_cell import cell
 
 from benchmark import allocator, build, restore
+from benchmark.launch import STOPPED
+from benchmark.pool import run_one
 from benchmark.run import run_cell
 from benchmark.speed import allocator as speed
+from benchmark.train import Stopped
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
 
@@ -61,6 +66,37 @@ def test_other_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=refuses))
     assert not ask()
     assert asked == list(allocator.KEEP.items())
+
+
+def test_a_gpus_memory_is_given_back_between_cells(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once what the cell held is gone, cycles too; and a GPU that answers nothing any more leaves the cell's own reason."""
+    held: list[weakref.ref[object]] = []
+    left: list[int] = []
+    base = torch.optim.Adam.__init__
+
+    def followed(self: torch.optim.Adam, *args: object, **settings: object) -> None:
+        base(self, *args, **settings)
+        self.cycle = self
+        held.append(weakref.ref(self))
+
+    def empty() -> None:
+        left.append(sum(ref() is not None for ref in held))
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.optim.Adam, "__init__", followed)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: bool(held))
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty)
+    short = cell(protocol={"epochs": 1, "batch_size": 8}, optimizers=["adam"])
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.run.train", stop)
+        reason = run_one(short, tmp_path / "cell", data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
+    assert reason == STOPPED
+    assert held
+    assert left == [0]
+
+
+def stop(*args: object) -> None:
+    raise Stopped
 
 
 def test_cells_and_what_scores_checkpoints_keep_it(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,10 @@
+import errno
+import os
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -93,8 +99,6 @@ def test_missing_methods_and_splits_are_named() -> None:
 
 
 def test_the_cache_holds_the_stores_faces(data: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(data / "stores" / "mini-b", tmp_path / "store", ignore=shutil.ignore_patterns("cache"))
     with FaceStore(tmp_path / "store") as store:
         calls: list[tuple[int, int]] = []
@@ -108,6 +112,89 @@ def test_the_cache_holds_the_stores_faces(data: Path, tmp_path: Path) -> None:
         assert not calls  # made once
         assert np.array_equal(again, images)
         assert np.array_equal(CachedImages(store, 256).images[0], store.image(keys[0]))  # no grey level is lost at full size
+
+
+@pytest.fixture
+def bare(data: Path, tmp_path: Path) -> Path:
+    """A store of one's own, without any cache."""
+    return shutil.copytree(data / "stores" / "mini-b", tmp_path / "bare", ignore=shutil.ignore_patterns("cache"))
+
+
+def test_a_cache_that_was_killed_does_not_take_the_room_of_the_next(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room for one and a half: neither Ctrl-C nor kill -9 leaves anything that stands in the way."""
+    with FaceStore(bare) as store:
+        count = len(store.manifest)
+        part = bare / "cache" / f"32px-{store.fingerprint[:16]}.part"
+        room = int(1.5 * count * 32 * 32 * 3)
+
+        def usage(folder: Path) -> SimpleNamespace:
+            return SimpleNamespace(free=room - (part.stat().st_size if part.exists() else 0))
+
+        def interrupted(done: int, total: int) -> None:
+            if done > 0.8 * total:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        with pytest.raises(KeyboardInterrupt):
+            CachedImages(store, 32, interrupted)
+        assert not part.exists()
+        part.write_bytes(bytes(int(0.8 * count * 32 * 32 * 3)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert isinstance(CachedImages(store, 32).images, np.memmap)
+        assert not part.exists()
+
+
+def refused(*args: object, **settings: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_finished_cache_needs_no_writing(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a read-only disk: neither lock nor folder is made. (Rights stop nobody who tests as root.)"""
+    with FaceStore(bare) as store:
+        made = CachedImages(store, 32).images[:]
+        for way in ("FileLock", "Path.mkdir", "Path.unlink"):
+            monkeypatch.setattr(f"benchmark.data.{way}", refused)
+        told: list[str] = []
+        images = CachedImages(store, 32, tell=told.append).images
+        assert isinstance(images, np.memmap)
+        assert np.array_equal(images, made)
+        assert told == []
+
+
+def cannot_be_written(monkeypatch: pytest.MonkeyPatch, store: Path) -> str:
+    monkeypatch.setattr("benchmark.data.FileLock", refused)
+    return "Read-only file system"
+
+
+def in_the_way(monkeypatch: pytest.MonkeyPatch, store: Path) -> str:
+    (store / "cache").touch()
+    return "File exists"
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch, store: Path) -> str:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    return f"{len(FaceStore(store).manifest) * 32 * 32 * 3 / 1000:.1f} kB are needed and 1.0 kB free"
+
+
+@pytest.mark.parametrize("spoil", [cannot_be_written, in_the_way, no_room])
+def test_without_a_cache_faces_come_from_the_store(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch, Path], str]
+) -> None:
+    with FaceStore(bare) as store:
+        cached = CachedImages(store, 32).images
+        shutil.rmtree(bare / "cache")
+        reason = spoil(monkeypatch, bare)
+        told: list[str] = []
+        images = CachedImages(store, 32, tell=told.append).images
+        rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
+        positions = np.array([3, 0, 3, len(rows) - 1])
+        for way in (FaceFrames.levels, FaceFrames.pixels):
+            one, other = (way(FaceFrames(rows, (), found), positions) for found in (images, cached))
+            assert torch.equal(one, other)
+            assert one.stride() == other.stride()
+        (sentence,) = told
+        assert sentence.startswith(f"{bare / 'cache'} cannot hold decoded faces ({reason}): they are decoded from the store")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

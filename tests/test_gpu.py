@@ -12,6 +12,7 @@ from small_cell import cell
 from test_optimizers_reference import CASES, NAMES
 from test_presets import PRESETS, examples, noisy
 
+from benchmark.allocator import give_back
 from benchmark.checkpoint import load
 from benchmark.data import BalancedBatches
 from benchmark.objective import BatchObjective
@@ -20,8 +21,8 @@ from benchmark.presets import augment_examples
 from benchmark.run import run_cell
 from benchmark.speed.ideals import Measurement
 from benchmark.speed.optimizers import beyond
-from benchmark.speed.train import grainy
-from benchmark.train import Plan, Stopped, augmented, faces_of_steps, train
+from benchmark.speed.train import _loop, grainy
+from benchmark.train import Plan, Stopped, augmented, augmented_together, faces_of_steps, train
 from detectors import DETECTORS
 from detectors.base import Batch
 from optimizers import OPTIMIZERS
@@ -116,6 +117,23 @@ def test_steps_get_the_augmented_faces_of_their_own_step(tmp_path: Path, preset:
         assert torch.equal(labels, wanted.labels)
 
 
+def test_waiting_for_faces_that_are_made_ready_on_the_gpu_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the loop's time goes there, and none of the host's."""
+
+    def slow(*args: Any, **settings: Any) -> list[Batch]:
+        torch.cuda._sleep(2 * 10**8)  # about 0.1 s, on the stream of the delivery
+        return augmented_together(*args, **settings)
+
+    monkeypatch.setattr("benchmark.train.augmented_together", slow)
+    monkeypatch.setattr("benchmark.train.TOGETHER", 1)
+    detector = Tiny().cuda()
+    optimizer = Optimizer(OPTIMIZERS.build("adam"), build_base("adam", detector.parameters()), detector)
+    plan = Plan(1, BalancedBatches(grainy(tmp_path, 32, 2, 24), 8, 0), 1, 0, "none", "fp32", None)
+    _loop(detector, optimizer, plan, torch.device("cuda"))
+    _, waiting = _loop(detector, optimizer, plan, torch.device("cuda"))
+    assert waiting > 0.5
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_cell_repeats_and_resumes(data: Path, tmp_path: Path, precision: str) -> None:
     """These kernels are deterministic ones; that not all are is what the record says."""
@@ -133,6 +151,18 @@ def test_a_cell_repeats_and_resumes(data: Path, tmp_path: Path, precision: str) 
     scores = [load_scores(tmp_path / name / "scores.parquet") for name in ("whole", "stopped")]
     assert scores[0].equals(scores[1])
     assert scores[0]["score"].between(0, 1).all()
+
+
+def test_memory_is_given_back_between_cells() -> None:
+    """What another process on this GPU may need; a tensor that lies in a cycle counts, too."""
+    give_back()
+    before = torch.cuda.memory_reserved()
+    cycle: list[Any] = [torch.empty(2**28, dtype=torch.uint8, device="cuda")]
+    cycle.append(cycle)
+    assert torch.cuda.memory_reserved() >= before + 2**28
+    del cycle
+    give_back()
+    assert torch.cuda.memory_reserved() == before
 
 
 def test_a_cell_on_the_gpu_is_that_on_the_cpu_but_for_rounding(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

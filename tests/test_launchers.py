@@ -17,6 +17,7 @@ import pytest
 import yaml
 from small_cell import CONTENT, assert_same, cell, grid
 
+from benchmark.checkpoint import load
 from benchmark.cli import main
 from benchmark.cli.console import progress
 from benchmark.cli.running import run_study_cells
@@ -29,7 +30,7 @@ from benchmark.pool import slots
 from benchmark.run import run_cell
 from benchmark.same_name import check_same_grid
 from benchmark.standing import standing
-from benchmark.study import study_of
+from benchmark.study import load_grid, study_of
 from results.files import RecordError
 from results.index import GridIndex
 
@@ -256,6 +257,18 @@ def test_one_unreadable_cell_does_not_keep_the_others(dfgrid: Any, data: Path, t
     assert (folder / second.id / "record.json").exists()
 
 
+def test_a_grid_is_found_by_the_name_that_started_it(dfgrid: Any, tmp_path: Path) -> None:
+    """`grid run roga/table4` runs in the folder roga-table4; and where it was never started, what is advised is what works."""
+    for command in ("status", "retry"):
+        code, told = dfgrid("grid", command, "roga/table4")
+        assert code == 2
+        assert "runs/roga-table4 does not exist: this grid was never started; run `dfgrid grid run roga-table4`" in told
+    assert load_grid("roga-table4").name == "roga-table4"
+    write_index(study_of(grid(name="roga-table4")), tmp_path / "runs" / "roga-table4")
+    assert "0 of 1 cell done, 1 waiting" in dfgrid("grid", "status", "roga/table4")[1]
+    assert "runs/roga-table4: nothing to retry" in dfgrid("grid", "retry", "roga/table4")[1]
+
+
 def test_lost_scores_are_not_done(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     """Neither to `grid status` nor to `grid retry`, as they are not to `grid run`."""
     one = grid()
@@ -300,6 +313,26 @@ def test_the_bar_of_a_failed_cell_does_not_end_full(
     told = capsys.readouterr()
     assert "seed 0: two lines\n" in told.out
     assert f"1 of 1 cell failed; failure.json in a cell's folder in {tmp_path} says why" in told.err
+
+
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        (0, "Stopped before a checkpoint was written. Run the same command to go on."),
+        (1, "Stopped; of 3 cells that are left, 1 has a checkpoint. Run the same command to go on."),
+        (3, "Stopped; checkpoints are kept. Run the same command to go on."),
+    ],
+)
+def test_a_stop_says_what_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: int, sentence: str
+) -> None:
+    cells = grid(seeds=[0, 1, 2]).cells()
+    for one in cells[:kept]:
+        (tmp_path / one.id).mkdir()
+        (tmp_path / one.id / "checkpoint.pt").touch()
+    monkeypatch.setattr("benchmark.launch.run_cells", lambda *args: Outcome(stopped=[one.id for one in cells]))
+    run_study_cells("small", cells, tmp_path, tmp_path, "cpu", 1, 1, "local", None, {one.id: 400 for one in cells})
+    assert capsys.readouterr().err.strip() == sentence
 
 
 def test_a_demo_of_which_every_cell_failed_ends_after_training(
@@ -351,8 +384,14 @@ def test_two_grids_of_one_name(dfgrid: Any, data: Path, tmp_path: Path) -> None:
     assert list(GridIndex.read(folder).records) == [cell().id]
 
 
-def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path, tmp_path: Path) -> None:
-    """The command as a process of its own: the cell is seen running with its step, then interrupted; exit code 130."""
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
+def test_ctrl_c_of_a_command_is_clean_and_status_says_so(
+    dfgrid: Any, data: Path, tmp_path: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    """The command as a process of its own: the cell is seen running with its step, then interrupted; exit code 130.
+
+    A batch system's SIGTERM, which may reach the workers too, and more than once, is a first Ctrl-C.
+    """
     path = tmp_path / "g.yaml"
     path.write_text(yaml.safe_dump({**CONTENT, "protocol": {**CONTENT["protocol"], "epochs": 5000}}))
     code = (
@@ -375,11 +414,14 @@ def test_ctrl_c_of_a_command_is_clean_and_status_says_so(dfgrid: Any, data: Path
             told = dfgrid("grid", "status", "small")[1]
     assert "running" in told
     assert "0 of 1 cell done, 1 running" in told
-    os.killpg(child.pid, signal.SIGINT)
+    for number in signals:
+        os.killpg(child.pid, number)
+        time.sleep(0.1)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "Stopped; checkpoints are written" in errors
+    assert "Stopped; its checkpoint is kept. Run the same command to go on." in errors
     assert "Traceback" not in errors
+    assert load(tmp_path / "runs" / "small" / cell(protocol={**CONTENT["protocol"], "epochs": 5000}).id / "checkpoint.pt")["step"]
     assert "0 of 1 cell done, 1 interrupted" in dfgrid("grid", "status", "small")[1]
     assert not (tmp_path / "runs" / "small" / cell().id / FILE).exists()
 

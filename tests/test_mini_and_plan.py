@@ -16,6 +16,7 @@ import yaml
 import benchmark.mini
 import benchmark.timed
 from benchmark.cli import main
+from benchmark.config import Grid
 from benchmark.expected import Expected, Faces, layout_of
 from benchmark.passes import passes_per_step
 from benchmark.plan import plan_grid
@@ -23,7 +24,7 @@ from benchmark.run import run_cell
 from benchmark.sizes import Sizes
 from benchmark.specs import DetectorSpec
 from benchmark.study import load_grid
-from benchmark.timed import time_detector
+from benchmark.timed import Timing, time_detector
 from preprocessing.store import FaceStore
 from results.index import GridIndex
 
@@ -280,3 +281,58 @@ def test_the_calibration_takes_a_step_of_faces_where_that_is_quick(monkeypatch: 
     monkeypatch.setattr(benchmark.timed, "LONG", 0.0)
     time_detector(spec, faces=24)
     assert set(seen) == {4}
+
+
+def test_the_calibration_is_in_the_cells_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes at the weights under autocast; those at a shift in fp32 unless weights are rounded; scoring never."""
+    monkeypatch.setattr(benchmark.timed, "TIMED_SECONDS", 0.0)
+    seen: set[tuple[bool, torch.dtype]] = set()
+    forward = torch.nn.Conv2d.forward
+
+    def watched(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        found = forward(self, images)
+        seen.add((torch.is_grad_enabled(), found.dtype))
+        return found
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    spec = DetectorSpec(name="resnet10", size=32, width=2)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        seen.clear()
+        time_detector(spec, faces=4, precision=precision)
+        assert seen == {(True, dtype), (False, torch.float32)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "protocol", "work"),
+    [
+        ("sgd", {}, {"fp32": 1}),
+        ("sgd", {"precision": "bf16"}, {"bf16": 1}),
+        ("sam", {"precision": "bf16"}, {"bf16": 1, "fp32": 1}),
+        ("sam", {"precision": "bf16", "weights_dtype": "bf16"}, {"bf16": 2}),
+        ("sam", {"precision": "fp16"}, {"fp16": 1, "fp32": 1}),
+        ("pim", {"precision": "bf16"}, {"bf16": 5 / 3}),
+    ],
+)
+def test_hours_are_those_of_the_cells_precision(
+    data: Path, monkeypatch: pytest.MonkeyPatch, rule: str, protocol: dict[str, Any], work: dict[str, float]
+) -> None:
+    rates = {"fp32": 100.0, "bf16": 10.0, "fp16": 1.0}
+    timed: list[str] = []
+
+    def timing(spec: DetectorSpec, device: str, faces: int, precision: str) -> Timing:
+        timed.append(precision)
+        return Timing(train=rates[precision], score=0.0, weights=1, numbers=1)
+
+    monkeypatch.setattr("benchmark.plan.time_detector", timing)
+    content = {
+        **CONTENT,
+        "train": {"store": "stores/mini-a", "methods": ["Deepfakes"]},
+        "tests": [{"name": "mini-b", "store": "stores/mini-b", "role": "cross-dataset"}],
+        "optimizers": [rule],
+        "seeds": [0],
+        "protocol": {"epochs": 1, "batch_size": 8, **protocol},
+    }
+    (one,) = plan_grid(Grid.model_validate(content).cells(), data).cells
+    assert sorted(timed) == sorted(work)
+    assert one.faces is not None
+    assert one.hours == pytest.approx(one.faces * sum(share * rates[name] for name, share in work.items()) / 3600)

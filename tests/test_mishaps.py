@@ -137,6 +137,50 @@ def test_out_of_memory_says_what_fits(data: Path, tmp_path: Path, monkeypatch: p
         run_cell(cell(protocol={**protocol, "micro_batch": 4}, optimizers=adam), tmp_path / "c4", data)
 
 
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_out_of_memory_in_what_the_base_optimizer_keeps(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: int | None
+) -> None:
+    """Adam's memory of the weights is the same however few faces a step has: none are advised. It stays half made each time."""
+    step = torch.optim.Adam.step
+
+    def short(self: torch.optim.Adam, *args: Any, **settings: Any) -> Any:
+        weights = self.param_groups[0]["params"]
+        if len(weights) > 1 and any(w.grad is not None for w in weights):  # the detector's, and not a rule's own
+            self.state[weights[0]].setdefault("step", torch.zeros(()))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, *args, **settings)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", short)
+    protocol = {**CONTENT["protocol"], "batch_size": 16, "micro_batch": micro_batch}
+    with pytest.raises(OutOfMemory, match="not even the smallest micro-batch fits: take smaller faces"):
+        run_cell(cell(protocol=protocol, optimizers=[{"name": "adam"}]), tmp_path / "c", data)
+
+
+def test_the_trial_of_what_fits_meets_what_the_base_optimizer_keeps(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is short in the second step alone, where Adam's state lies beside the passes: what fits is less than a first step."""
+    forward = BatchObjective._forward
+    started: list[Optimizer] = []
+    init = Optimizer.__init__
+
+    def kept(self: Optimizer, *args: Any, **settings: Any) -> None:
+        init(self, *args, **settings)
+        started.append(self)
+
+    def small(self: BatchObjective, batch: Any, shifted: bool) -> Any:
+        if len(batch) > (5 if any(started[-1].base.state.values()) else 10):
+            raise MemoryError
+        return forward(self, batch, shifted)
+
+    monkeypatch.setattr(Optimizer, "__init__", kept)
+    monkeypatch.setattr(BatchObjective, "_forward", small)
+    protocol = {**CONTENT["protocol"], "batch_size": 16}
+    with pytest.raises(OutOfMemory, match=r"4 faces fit: set protocol\.micro_batch: 4"):
+        run_cell(cell(protocol=protocol, optimizers=[{"name": "adam"}]), tmp_path / "c", data)
+
+
 def test_out_of_memory_whatever_the_size(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(self: BatchObjective, batch: Any, shifted: bool) -> Any:
         raise MemoryError
@@ -229,7 +273,22 @@ def test_out_of_memory_while_scoring(data: Path, tmp_path: Path, monkeypatch: py
         run_cell(cell(), tmp_path / "c", data)
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    ],
+)
+def test_cudas_other_sentences_about_memory_are_known(sentence: str) -> None:
+    assert ran_out(RuntimeError(sentence))
+
+
 def test_other_errors_are_not_taken_for_memory() -> None:
+    assert not ran_out(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not ran_out(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
     assert not ran_out(RuntimeError("shapes do not fit"))
     assert not ran_out(ValueError("DefaultCPUAllocator"))
 
@@ -248,6 +307,39 @@ def test_a_store_that_changes_while_a_cell_runs(stores: Path, tmp_path: Path, mo
         run_cell(cell(), tmp_path / "c", stores, report=spoil)
     assert checkpoint.load(tmp_path / "c" / "checkpoint.pt")["step"] == 3
     assert not (tmp_path / "c" / "record.json").exists()
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_store_that_cannot_be_read_for_a_moment(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    """As on a disk in the network that is away: it is read again; of one that stays away nobody says that it changed."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    file = stores / "stores" / "mini-a" / "store.json"
+    content, slept = file.read_text(), []
+
+    def away(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("train", 4):
+            file.unlink()
+
+    def later(seconds: float) -> None:
+        slept.append(seconds)
+        if comes_back:
+            file.write_text(content if len(slept) == 2 else content[:50])
+
+    monkeypatch.setattr("benchmark.mishaps.sleep", later)
+    if comes_back:
+        run_cell(cell(), tmp_path / "c", stores, report=away)
+        assert len(slept) == 2
+        return
+    with pytest.raises(
+        ConfigError, match=r"^store stores/mini-a cannot be read any more \(.*store.json: No such file or directory\); "
+    ):
+        run_cell(cell(), tmp_path / "c", stores, report=away)
+    assert len(slept) == 4
+    assert checkpoint.load(tmp_path / "c" / "checkpoint.pt")["step"] == 3
+    file.write_text(content)
+    run_cell(cell(), tmp_path / "c", stores)
 
 
 def test_a_store_that_changed_between_two_starts(stores: Path, tmp_path: Path) -> None:

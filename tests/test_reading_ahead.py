@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -244,6 +246,35 @@ def test_the_loop_and_bare_steps_are_both_timed(tmp_path: Path) -> None:
     assert good.verdicts == ("met", "met")
     assert replace(good, of_bare=bad, waiting=bad).verdicts == ("NOT met", "NOT met")
     assert replace(good, of_bare=Median(0.96, 0.94, 0.97)).verdicts == ("met", "undecided")
+
+
+def test_waiting_on_a_gpu_is_that_of_the_stream_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for its events: 7 s pass on the stream before each step's start, and the host's clock does not count."""
+    stream, host = itertools.count(0, 7), itertools.count(0, 100)
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, on: str) -> None:
+            assert on == "the stream that trains"
+            self.at = next(stream)
+
+        def elapsed_time(self, end: Event) -> float:
+            return 1000.0 * (end.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the stream that trains")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(speed_train, "time", SimpleNamespace(perf_counter=lambda: next(host)))
+    plan = Plan(1, BalancedBatches(speed_train.grainy(tmp_path, 8, 2, 6), 8, 0), 1, 0, "none", "fp32", None)
+    detector = Small()
+    rule = OPTIMIZERS.build("adam")
+    optimizer = Optimizer(rule, build_base(rule.base, detector.parameters()), detector)
+    seconds, waiting = speed_train._loop(detector, optimizer, plan, torch.device("cuda"))
+    assert plan.steps == 3
+    assert seconds == 100
+    assert waiting == 2 * 7 / 200
 
 
 def test_a_median_has_the_interval_of_the_sign_test() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ import torch
 
 from benchmark.checkpoint import load
 from benchmark.config import Cell, ConfigError, Grid
+from benchmark.evaluate import score
 from benchmark.launch import run_cells, write_index
 from benchmark.run import run_cell
+from benchmark.scoring import score_sets
 from benchmark.study import study_of
 from benchmark.train import Stopped
 from results.files import RecordError
@@ -107,6 +112,25 @@ def test_twice_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -
     assert_same(finished, tmp_path / "again")
 
 
+@pytest.mark.parametrize("train", [CONTENT["train"], {"store": "stores/mini-a", "source": "sbi"}], ids=["forgeries", "sbi"])
+def test_without_a_cache_of_faces_the_bits_are_the_same(data: Path, tmp_path: Path, train: dict[str, Any]) -> None:
+    """The faces come from the stores themselves, which is told once for each of the two; the training store is tested on, too."""
+    short = cell(train=train, protocol={**CONTENT["protocol"], "epochs": 1})
+    run_cell(short, tmp_path / "cached", data)
+    for name in ("mini-a", "mini-b"):
+        ignored = shutil.ignore_patterns("cache")
+        shutil.copytree(data / "stores" / name, tmp_path / "data" / "stores" / name, ignore=ignored)
+        (tmp_path / "data" / "stores" / name / "cache").touch()  # a folder cannot be made
+    told: list[str] = []
+    run_cell(short, tmp_path / "bare", tmp_path / "data", tell=told.append)
+    assert_same(tmp_path / "cached", tmp_path / "bare")
+    assert [sentence.partition(" cannot hold decoded faces (File exists): ")[0] for sentence in told] == [
+        str(tmp_path / "data" / "stores" / name / "cache") for name in ("mini-a", "mini-b")
+    ]
+    warned = [Record.load(tmp_path / name / "record.json").warnings for name in ("cached", "bare")]
+    assert warned[0] == warned[1]
+
+
 def test_stopped_after_any_step_and_resumed_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -> None:
     """Also after a step that is evaluated, and after the last one."""
     steps = Record.load(finished / "record.json").steps
@@ -115,6 +139,40 @@ def test_stopped_after_any_step_and_resumed_gives_the_same_bits(finished: Path, 
             run_cell(cell(), tmp_path / "c", data, should_stop=lambda: True)
     run_cell(cell(), tmp_path / "c", data)
     assert_same(finished, tmp_path / "c")
+
+
+@pytest.mark.parametrize("stage", ["decode stores/mini-a", "evaluate val", "decode stores/mini-b", "evaluate mini-b"])
+def test_stopped_between_steps_and_resumed_gives_the_same_bits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """It ends at the next face that is decoded, or batch that is scored, and leaves no half of a cache."""
+    monkeypatch.setattr("benchmark.run.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("benchmark.run.score", partial(score, batch_size=4))
+    monkeypatch.setattr("benchmark.testing.score_sets", partial(score_sets, batch_size=4))
+    for name in ("mini-a", "mini-b"):
+        ignored = shutil.ignore_patterns("cache")
+        shutil.copytree(data / "stores" / name, tmp_path / "data" / "stores" / name, ignore=ignored)
+    seen: list[tuple[str, int]] = []
+    with pytest.raises(Stopped) as told:
+        run_cell(
+            cell(),
+            tmp_path / "c",
+            tmp_path / "data",
+            report=lambda stage, done, total: seen.append((stage, done)),
+            should_stop=lambda: [s for s, _ in seen].count(stage) >= 2,
+        )
+    assert [s for s, _ in seen].count(stage) == 2
+    steps = max((done for s, done in seen if s == "train"), default=0)
+    # A step that is evaluated is kept when its evaluation is whole, and not before.
+    kept = steps - (stage == "evaluate val")
+    left = f"the checkpoint of step {kept} is kept" if kept else "no checkpoint yet"
+    assert re.fullmatch(
+        rf"stopped at face {seen[-1][1]} of \d+ of '{stage}'; {left}; run the same command to go on", str(told.value)
+    )
+    assert not list((tmp_path / "data").rglob("*.part"))
+    run_cell(cell(), tmp_path / "c", tmp_path / "data")
+    run_cell(cell(), tmp_path / "whole", data)
+    assert_same(tmp_path / "whole", tmp_path / "c")
 
 
 def test_killed_and_resumed_gives_the_same_bits(finished: Path, data: Path, tmp_path: Path) -> None:

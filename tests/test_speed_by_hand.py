@@ -86,6 +86,14 @@ def test_training_that_is_stopped_prints_what_is_known(capsys, monkeypatch):
     assert (code, len(out.splitlines()), err) == (1, 2, "Stopped before resnet10 was measured.\n")
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_is_measured_in_every_precision(capsys, monkeypatch, precision):
+    code, out, err = called(speed_train, capsys, monkeypatch, "resnet10", *FEW, "--rounds", "1", "--precision", precision)
+    assert (code, err) == (0, "")
+    assert f", none, {precision}" in out.splitlines()[0]
+    assert out.splitlines()[2].startswith("resnet10           32 ")
+
+
 @pytest.mark.parametrize(
     ("module", "args", "code", "sentence"),
     [

@@ -187,7 +187,19 @@ def run_study_cells(
     if outcome.failed:
         count = f"{len(outcome.failed)} of {counted(len(todo), 'cell')} failed"
         errors.print(f"[red]{count}[/]; failure.json in a cell's folder in {escape(str(folder))} says why", soft_wrap=True)
+    if outcome.stopped and not console.quiet:
+        errors.print(f"Stopped{_kept(outcome.stopped, folder)}. Run the same command to go on.", soft_wrap=True)
     return outcome
+
+
+def _kept(stopped: list[str], folder: Path) -> str:
+    """What the stopped cells go on from, in words."""
+    count = sum((folder / cell / "checkpoint.pt").exists() for cell in stopped)
+    if not count:
+        return " before a checkpoint was written"
+    if count == len(stopped):
+        return "; its checkpoint is kept" if count == 1 else "; checkpoints are kept"
+    return f"; of {len(stopped)} cells that are left, {count} {'has' if count == 1 else 'have'} a checkpoint"
 
 
 def _all_are(cells: int) -> str:
@@ -197,8 +209,6 @@ def _all_are(cells: int) -> str:
 def finish(outcome: Any) -> None:
     """Exit code of a command that ran cells: 130 if stopped, 1 if a cell failed."""
     if outcome is not None and outcome.stopped:
-        if not console.quiet:
-            errors.print("Stopped; checkpoints are written. Run the same command to go on.")
         raise typer.Exit(130)
     if outcome is not None and (outcome.failed or outcome.busy):
         raise typer.Exit(1)

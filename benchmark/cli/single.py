@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,7 +187,7 @@ def evaluate(
             def show(done: int, total: int, bar: Any = bar, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            images = CachedImages(store, detector.size, show).images
+            images = CachedImages(store, detector.size, show, partial(warn, bar=bar)).images
             rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
             rows = rows if split == "all" else rows[rows["split"] == split]
             if rows.empty:

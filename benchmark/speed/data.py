@@ -31,7 +31,7 @@ from torch import Tensor
 
 from benchmark.allocator import keep_memory
 from benchmark.config import ConfigError
-from benchmark.data import CachedImages, FaceFrames, resize
+from benchmark.data import CachedImages, FaceFrames, Images, resize
 from benchmark.examples import names
 from benchmark.presets import augment_examples
 from benchmark.speed import peer_data
@@ -60,7 +60,7 @@ class Rates:
     turns: int
 
 
-def drop_pages(files: list[Path], mapped: NDArray[np.uint8] | None = None) -> bool:
+def drop_pages(files: list[Path], mapped: Images | None = None) -> bool:
     """Ask the kernel to forget the files' pages, and those that `mapped` holds; whether it can be asked here at all."""
     if not hasattr(os, "posix_fadvise") or not hasattr(mmap, "MADV_DONTNEED"):
         return False
@@ -176,13 +176,18 @@ def main() -> None:
         if len(rows) < args.batch_size:
             raise ConfigError(f"{len(rows)} faces are fewer than a batch of {args.batch_size}; take a smaller --batch-size")
         with shown("decode faces", len(store.manifest), "face") as one_more:
-            frames = FaceFrames(rows, (), CachedImages(store, args.size, lambda done, total: one_more()).images)
+            images = CachedImages(store, args.size, lambda done, total: one_more(), _no_cache).images
+        frames = FaceFrames(rows, (), images)
         files = [Path(folder) / f"{i:06d}.png" for i in range(len(rows))]
         with shown("write files", len(files), "face") as one_more:
             for key, path in zip(rows["key"], files, strict=True):
                 cv2.imwrite(str(path), cv2.cvtColor(store.image(key), cv2.COLOR_RGB2BGR))
                 one_more()
         _report(files, frames, args.size, args.batch_size, args.rounds)
+
+
+def _no_cache(sentence: str) -> None:
+    raise ConfigError(f"it is the cache of decoded faces that is measured here, and {sentence}")
 
 
 def _report(files: list[Path], frames: FaceFrames, size: int, batch_size: int, rounds: int) -> None:

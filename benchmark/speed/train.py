@@ -2,8 +2,9 @@
 
 The training loop over faces in a file, and bare steps on one batch that lies on the device, take turns in blocks of steps in one
 process, so that a busy machine is busy for both. What the loop does between two steps (waiting for the thread that reads and, on
-the CPU, augments; copying to another device and augmentation there) counts as waiting. Each round is a loop and a bare block, and
-gives a ratio and a share of waiting; targets are judged by the medians over the rounds and their intervals (see
+the CPU, augments; copying to another device and augmentation there) counts as waiting: on the CPU by its clock, on a GPU by that of
+the stream that trains, from its end of a step to its start of the next, since the host runs ahead of it. Each round is a loop and a
+bare block, and gives a ratio and a share of waiting; targets are judged by the medians over the rounds and their intervals (see
 `benchmark.speed.paired`), so that noise ends in "undecided" and not in a verdict.
 Ctrl-C (or SIGTERM) ends the measurement; what is measured by then is printed.
 
@@ -34,6 +35,7 @@ from benchmark.config import ConfigError
 from benchmark.data import REAL, BalancedBatches, FaceFrames
 from benchmark.levels import as_floats
 from benchmark.objective import BatchObjective
+from benchmark.precision import scaler_for
 from benchmark.presets import BY_EXAMPLE
 from benchmark.provenance import cpu
 from benchmark.seeding import seed_everything
@@ -59,7 +61,7 @@ class Pace:
         bare: images per second of steps on a resident batch.
         loop: images per second of the training loop.
         of_bare: the loop's images per second over the bare model's, round by round.
-        waiting: share of the loop's time between its steps.
+        waiting: share of the loop's time between its steps; on a GPU by the clock of the stream that trains.
         rounds: how many there were: fewer than asked for where Ctrl-C ended them.
     """
 
@@ -108,9 +110,9 @@ def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int, 
     Raises:
         KeyboardInterrupt: before a round that counts is over; a later one ends the rounds.
     """
-    rule = OPTIMIZERS.build(name)
-    optimizer = Optimizer(rule, build_base(rule.base, detector.parameters(), lr=1e-6), detector)
-    device = next(detector.parameters()).device
+    rule, device = OPTIMIZERS.build(name), next(detector.parameters()).device
+    base = build_base(rule.base, detector.parameters(), lr=1e-6)
+    optimizer = Optimizer(rule, base, detector, scaler=scaler_for(plan.precision, device))
     batch = plan.batches.batch(plan.batches.epoch(0)[0])
     batch = batch.to(device)
     resident = Batch(as_floats(batch.images), batch.labels, batch.domains.cpu(), batch.videos)
@@ -142,10 +144,10 @@ def measure(detector: Detector, name: str, plan: Plan, rounds: int, steps: int, 
 
 def _bare(detector: Detector, optimizer: Optimizer, batch: Batch, plan: Plan, steps: int) -> float:
     """Seconds of a step on a batch that lies on the device."""
-    optimizer.step(BatchObjective(detector, [batch], plan.precision))
+    optimizer.step(BatchObjective(detector, [batch], plan.precision, scaler=optimizer.scaler))
     started = _now(batch.images.device)
     for _ in range(steps):
-        optimizer.step(BatchObjective(detector, [batch], plan.precision))
+        optimizer.step(BatchObjective(detector, [batch], plan.precision, scaler=optimizer.scaler))
     return (_now(batch.images.device) - started) / steps
 
 
@@ -153,17 +155,30 @@ def _loop(detector: Detector, optimizer: Optimizer, plan: Plan, device: torch.de
     """Seconds of a step of the training loop, and the share of them that passes between two steps."""
     ends: list[float] = []
     waits: list[float] = []
+    marks: list[torch.cuda.Event] = []  # on the stream that trains: the end of a step and the start of the next, in turns
 
     def before(step: int, batch: Batch) -> None:
-        if ends:
+        if ends and device.type == "cuda":
+            marks.append(_mark(device))
+        elif ends:
             waits.append(time.perf_counter() - ends[-1])
 
     def after(step: int, loss: Tensor) -> None:
         ends.append(_now(device) if step in (1, plan.steps) else time.perf_counter())
+        if device.type == "cuda" and step < plan.steps:
+            marks.append(_mark(device))
 
     train(detector, optimizer, None, plan, after, before=before)
+    waits += [end.elapsed_time(start) / 1000 for end, start in zip(marks[::2], marks[1::2], strict=True)]
     whole = ends[-1] - ends[0]
     return whole / (plan.steps - 1), sum(waits) / whole
+
+
+def _mark(device: torch.device) -> torch.cuda.Event:
+    """When the stream that trains gets here, which is not before a batch that it was told to await is ready."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 def _now(device: torch.device) -> float:
