@@ -344,6 +344,32 @@ def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert_same(finished, folder)
 
 
+def test_an_error_whose_traceback_cannot_be_written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the cell's folder was deleted while it ran: the sentence about the error itself is not lost."""
+
+    def gone(cell: Any, folder: Path, *args: Any, **settings: Any) -> None:
+        raise RuntimeError("something broke")
+
+    monkeypatch.setattr("benchmark.run.run_cell", gone)
+    folder = tmp_path / cell().id
+    reason = run_one(cell(), folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
+    assert reason == "RuntimeError: something broke (its traceback cannot be written down: No such file or directory)"
+    folder.mkdir()
+    reason = run_one(cell(), folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
+    assert reason == f"RuntimeError: something broke (see {cell().id}/traceback.txt)"
+    assert (folder / "traceback.txt").read_text().endswith("RuntimeError: something broke\n")
+
+
+def test_an_error_beside_a_cells_work_fails_that_cell_alone(data: Path, tmp_path: Path) -> None:
+    """Its settings do not reach the worker, say."""
+    broken, calm = cell().model_copy(update={"seed": "none"}), cell(seeds=[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic's, about that seed
+        outcome = run_cells([broken, calm], tmp_path / "runs", data)
+        assert outcome.failed[broken.id].startswith("ValidationError: ")
+    assert outcome.finished == [calm.id]
+
+
 def test_a_command_on_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **settings: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
