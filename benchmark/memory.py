@@ -28,6 +28,9 @@ CUDA = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
 ONEDNN = ("could not create a primitive", "could not create a memory object", "could not execute a primitive")
 """What it says where oneDNN has found no memory; and where oneDNN has failed for other reasons."""
 
+GPU_LIBRARIES = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+"""What torch's errors say where CUDA or a library on it has failed."""
+
 HEAD = "out of memory with "
 
 HELD = Path("/proc/self/statm")
@@ -100,9 +103,10 @@ def spoils_its_process(reason: str) -> bool:
     """Whether a cell that failed for this reason leaves a process in which no other should run.
 
     When oneDNN finds no memory for a kernel's code, the thread keeps the error, and "could not create a primitive" is all that it
-    says from then on, with whatever memory.
+    says from then on, with whatever memory. After an error in a kernel, such as an illegal memory access, everything that a process
+    asks of its CUDA context fails.
     """
-    return reason.startswith(HEAD) or any(words in reason for words in ONEDNN)
+    return reason.startswith(HEAD) or any(words in reason for words in (*ONEDNN, *GPU_LIBRARIES))
 
 
 def _advice(protocol: Protocol, fits: int | None, reason: str) -> str:

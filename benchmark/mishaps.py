@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import sleep
@@ -16,6 +17,7 @@ from torch import Tensor
 from benchmark.checkpoint import LAST, Damaged, load
 from benchmark.config import Cell, ConfigError
 from benchmark.evaluate import Diverged
+from benchmark.launch import MISTAKES
 from benchmark.precision import FAITHFUL
 from benchmark.train import Plan
 from detectors.base import Detector
@@ -55,6 +57,25 @@ def no_room(error: OSError, folder: Path) -> str | None:
         return None
     free = shutil.disk_usage(folder).free / 1e6
     return f"its disk is full ({free:.1f} MB free); what is done is kept: make room and run the same command"
+
+
+def why_it_failed(error: Exception, folder: Path) -> str:
+    """One sentence about the error that ended a cell. One that no user can mend leaves its traceback in traceback.txt.
+
+    Args:
+        error: what was raised.
+        folder: the cell's; it may be gone, or its disk full.
+    """
+    if isinstance(error, (*MISTAKES, Diverged)):
+        return str(error)
+    try:
+        if isinstance(error, OSError) and (sentence := no_room(error, folder)):
+            return sentence
+        (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        where = f"see {folder.name}/traceback.txt"
+    except OSError as second:
+        where = f"its traceback cannot be written down: {second.strerror}"
+    return f"{type(error).__name__}: {error} ({where})"
 
 
 def unchanged_stores(stores: Mapping[str, FaceStore], fingerprints: Mapping[str, str]) -> None:

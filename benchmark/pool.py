@@ -8,7 +8,6 @@ import queue
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +17,7 @@ from typing import Any
 
 from benchmark.allocator import give_back
 from benchmark.config import Cell
-from benchmark.launch import ATTEMPTS, BUSY, MISTAKES, STOPPED, WARNING, Event, Job
+from benchmark.launch import ATTEMPTS, BUSY, STOPPED, WARNING, Event, Job
 
 AGAIN = "again"
 """Why a cell is not booked yet: it is started once more."""
@@ -170,6 +169,8 @@ class _Pool:
             if self.attempts[cell.id] < ATTEMPTS:
                 self.waiting.insert(0, cell)
                 reason = AGAIN
+        except Exception as error:  # of the executor, or beside the cell's own work: the other cells go on
+            reason = f"{type(error).__name__}: {error}"
         if spoils_its_process(reason):
             worker.executor.shutdown(wait=False)
             worker.start()
@@ -249,8 +250,7 @@ def run_one(
     tell: Callable[[str], None],
 ) -> str:
     """One cell in this process; returns "" or the reason why there is no record: `STOPPED`, `BUSY`, or a sentence."""
-    from benchmark.evaluate import Diverged
-    from benchmark.mishaps import no_room
+    from benchmark.mishaps import why_it_failed
     from benchmark.run import Busy, run_cell
     from benchmark.train import Stopped
 
@@ -260,13 +260,8 @@ def run_one(
         return STOPPED
     except Busy:
         return BUSY
-    except (*MISTAKES, Diverged) as error:
-        return str(error)
-    except Exception as error:  # one broken cell must not end the grid; the whole story is in its folder
-        if isinstance(error, OSError) and (sentence := no_room(error, folder)):
-            return sentence
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return f"{type(error).__name__}: {error} (see {cell.id}/traceback.txt)"
+    except Exception as error:  # one broken cell must not end the grid
+        return why_it_failed(error, folder)
     finally:
         give_back()
     return ""

@@ -25,7 +25,7 @@ from benchmark.config import ConfigError
 from benchmark.data import BalancedBatches, FaceFrames
 from benchmark.evaluate import Diverged
 from benchmark.launch import Event, Job, run_cells
-from benchmark.memory import HELD, OutOfMemory, ran_out
+from benchmark.memory import HELD, OutOfMemory, ran_out, spoils_its_process
 from benchmark.mishaps import NOT_FINITE
 from benchmark.objective import BatchObjective
 from benchmark.pool import run_one
@@ -245,8 +245,9 @@ def test_out_of_memory_while_a_step_is_read(data: Path, tmp_path: Path, monkeypa
     run_cell(cell(protocol={**protocol, "batch_size": 8}), tmp_path / "c8", data)
 
 
-def test_no_cell_follows_on_onednns_failure_in_a_process(data: Path, tmp_path: Path) -> None:
-    told = 'RuntimeError("a spoilt process" if os.environ.get("SPOILT") else "could not create a primitive")'
+@pytest.mark.parametrize("words", ["could not create a primitive", "CUDA error: device-side assert triggered"])
+def test_no_cell_follows_in_a_process_that_an_error_has_spoilt(data: Path, tmp_path: Path, words: str) -> None:
+    told = f'RuntimeError("a spoilt process" if os.environ.get("SPOILT") else "{words}")'
     lines = (
         "import os",
         f"if os.getpid() != {os.getpid()}:",
@@ -258,7 +259,19 @@ def test_no_cell_follows_on_onednns_failure_in_a_process(data: Path, tmp_path: P
     two = grid(seeds=[0, 1], plugins=[str(tmp_path / "spoils.py")]).cells()
     reasons = list(run_cells(two, tmp_path / "runs", data).failed.values())
     assert len(reasons) == 2
-    assert all("fails to load: RuntimeError: could not create a primitive" in reason for reason in reasons)
+    assert all(f"fails to load: RuntimeError: {words}" in reason for reason in reasons)
+
+
+def test_which_errors_spoil_a_process() -> None:
+    for library in (
+        "CUDA error: an illegal memory access was encountered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "NCCL error: unhandled cuda error",
+    ):
+        assert spoils_its_process(f"RuntimeError: {library} (see c/traceback.txt)"), library
+    assert not spoils_its_process("the loss is not finite at step 2 of 9")
+    assert not spoils_its_process("RuntimeError: Found no NVIDIA driver on your system")
 
 
 def test_out_of_memory_while_scoring(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,6 +434,32 @@ def test_a_disk_that_fills(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert checkpoint.load(folder / "checkpoint.pt")["step"] == 3
     assert run_one(one, folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print) == ""
     assert_same(finished, folder)
+
+
+def test_an_error_whose_traceback_cannot_be_written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the cell's folder was deleted while it ran: the sentence about the error itself is not lost."""
+
+    def gone(cell: Any, folder: Path, *args: Any, **settings: Any) -> None:
+        raise RuntimeError("something broke")
+
+    monkeypatch.setattr("benchmark.run.run_cell", gone)
+    folder = tmp_path / cell().id
+    reason = run_one(cell(), folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
+    assert reason == "RuntimeError: something broke (its traceback cannot be written down: No such file or directory)"
+    folder.mkdir()
+    reason = run_one(cell(), folder, data, "cpu", 1, lambda stage, done, total: None, lambda: False, print)
+    assert reason == f"RuntimeError: something broke (see {cell().id}/traceback.txt)"
+    assert (folder / "traceback.txt").read_text().endswith("RuntimeError: something broke\n")
+
+
+def test_an_error_beside_a_cells_work_fails_that_cell_alone(data: Path, tmp_path: Path) -> None:
+    """Its settings do not reach the worker, say."""
+    broken, calm = cell().model_copy(update={"seed": "none"}), cell(seeds=[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic's, about that seed
+        outcome = run_cells([broken, calm], tmp_path / "runs", data)
+        assert outcome.failed[broken.id].startswith("ValidationError: ")
+    assert outcome.finished == [calm.id]
 
 
 def test_a_command_on_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
