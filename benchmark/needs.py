@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.by_detector import AUGMENTED, BY_DETECTOR
 from benchmark.config import ConfigError, Protocol
 from benchmark.data import REAL, Annotate, FaceFrames
 from detectors.base import NEEDS, Detector
@@ -29,18 +30,22 @@ def check_needs(name: str, detector: Detector, protocol: Protocol, methods: int)
     Raises:
         ConfigError: names the need and the key to change.
     """
+    if isinstance(detector.needs, str):
+        raise ConfigError(f"detector '{name}' has needs = '{detector.needs}', one string; write needs = ('{detector.needs}',)")
     for need in detector.needs:
         if need not in NEEDS:
             raise ConfigError(f"detector '{name}' needs '{need}', which nothing provides: {did_you_mean(need, NEEDS)}")
     if "views" in detector.needs and protocol.augment == "none":
+        meant = f" ({BY_DETECTOR} means none for it)" if AUGMENTED.get(name.removeprefix("dfb-")) == "none" else ""
         raise ConfigError(
             f"protocol.augment is none, but detector '{name}' learns from two augmentations of each face, which would be the same; "
-            "take flip or light"
+            f"take flip or light{meant}"
         )
     if "pairs" in detector.needs and protocol.micro_batch == 1:
         raise ConfigError(
             f"protocol.micro_batch is 1, but detector '{name}' learns from pairs of a real and a fake face; take at least 2"
         )
+    _check_together(name, detector.least_micro_batch, protocol)
     if "pairs" in detector.needs and protocol.class_balance == "none":
         raise ConfigError(
             f"protocol.class_balance is none, but detector '{name}' learns from pairs of a real and a fake face; take domains"
@@ -56,6 +61,24 @@ def check_needs(name: str, detector: Detector, protocol: Protocol, methods: int)
                 f"protocol.augment is {protocol.augment}, but detector '{name}' needs {need}, which augmentation does not move "
                 "with the face; take none"
             )
+
+
+def _check_together(name: str, least: int, protocol: Protocol) -> None:
+    """Refuse micro-batches of fewer than `least` faces, which a detector compares with each other; see `train.micro_batches`."""
+
+    def fewest(at_most: int) -> int:
+        return protocol.batch_size // -(-protocol.batch_size // at_most)
+
+    compares = f"but detector '{name}' compares faces with each other"
+    if protocol.batch_size < least:
+        raise ConfigError(f"protocol.batch_size is {protocol.batch_size}, {compares}; take at least {least}")
+    given = protocol.micro_batch or protocol.batch_size
+    if fewest(given) < least:
+        enough = next(size for size in range(least, protocol.batch_size + 1) if fewest(size) >= least)
+        raise ConfigError(
+            f"protocol.micro_batch is {given}, which lets no more than {fewest(given)} of {protocol.batch_size} faces through in "
+            f"some pass, {compares}; take {enough}, or none"
+        )
 
 
 def annotator(name: str, detector: Detector, store: FaceStore, frames: FaceFrames) -> Annotate | None:

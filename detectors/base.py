@@ -91,7 +91,8 @@ class Detector(nn.Module):
     per RGB channel of images in [0, 1]; `normalize` applies them and keeps no state, so a state_dict holds the network's keys
     alone. `unused` names the parameters, by their full name or a prefix that ends in a dot, that a published architecture holds
     and that no loss reaches. `needs` names what training must give beyond labelled faces (keys of `NEEDS`), and `methods` how
-    many forgery methods a detector with "methods" among them tells apart. `scores_channels_first_on_gpu` says that without
+    many forgery methods a detector with "methods" among them tells apart. `least_micro_batch` is how many faces `objective` must be
+    given together, where it compares them with each other. `scores_channels_first_on_gpu` says that without
     gradients a GPU is faster with the channels first in memory, where everything else has them last; set where that was measured
     of the detector's layers.
 
@@ -107,6 +108,7 @@ class Detector(nn.Module):
     unused: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     methods: int = 0
+    least_micro_batch: ClassVar[int] = 1
     scores_channels_first_on_gpu: ClassVar[bool] = False
     loaded: Loaded | None = None
     size: int = 256

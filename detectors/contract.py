@@ -110,9 +110,11 @@ def _construct(build: Callable[[], Detector], built: list[Detector]) -> Iterator
             problems.append(f"size is {detector.size!r}, but it must be the side of the faces in px")
         if not any(p.requires_grad for p in detector.parameters()):
             problems.append("there is no trainable parameter")
-        problems += [
-            f"it needs '{need}', which nothing provides: {did_you_mean(need, NEEDS)}" for need in {*detector.needs} - {*NEEDS}
-        ]
+        names = {"shallow": detector.shallow, "unused": detector.unused, "needs": detector.needs}
+        lone = {key: value for key, value in names.items() if isinstance(value, str)}
+        problems += [f"{key} is '{value}', one string; write {key} = ('{value}',)" for key, value in lone.items()]
+        needs = set() if "needs" in lone else {*detector.needs}
+        problems += [f"it needs '{need}', which nothing provides: {did_you_mean(need, NEEDS)}" for need in needs - {*NEEDS}]
     yield from problems
     if not problems:
         built.append(detector)

@@ -87,6 +87,7 @@ class DfbCORE(_Consistent):
 
     about = replace(CORE.about, title="CORE (DeepfakeBench)", notes="makes unrelated faces consistent, from one view of each")
     dfb = CORE.dfb
+    least_micro_batch = 2
 
     def __init__(
         self, size: int = 256, weights: str | Path = "none", normalization: str = "half", consistency: float = 1.0

@@ -27,9 +27,10 @@ class TimmBackbone(BackboneDetector):
     Pooling is the model's own. Normalised by the mean and std of the model's own configuration, CLIP's for CLIP, unless said
     otherwise.
 
-    PIM's insertion point, our choice, is the first stage that timm's own table of feature maps names, where its output is
-    (N, C, H, W) and a convolution is in it; else the patch embedding, if it is a convolution (see `vit_b_16`); else there is
-    none, and PIM refuses this detector.
+    PIM's insertion point, our choice, is the first module of the network that timm's own table of feature maps names, where its
+    output is (N, C, H, W) and a convolution is in it; else the patch embedding, if it is a convolution (see `vit_b_16`); else the
+    first such module without a convolution, as VGG's ReLUs are, which end its stages; else there is none, and PIM refuses this
+    detector.
 
     Args:
         size: side of the faces in px; none: the model's own.
@@ -164,24 +165,20 @@ def _probe(model: str, size: int, fixed: dict[str, Any]) -> tuple[int, tuple[str
         def look(name: str) -> Any:
             return lambda _module, _inputs, output: seen.update({name: getattr(output, "shape", torch.Size())})
 
-        channels = {info["module"]: info["num_chs"] for info in getattr(network, "feature_info", ()) if info.get("module")}
-        stages = {name: module for name, module in network.named_modules() if name in channels}
-        embedding = "patch_embed.proj"
-        if isinstance(dict(network.named_modules()).get(embedding), nn.Conv2d):
-            stages[embedding] = network.get_submodule(embedding)
-            channels[embedding] = stages[embedding].out_channels
-        for name, module in stages.items():
-            module.register_forward_hook(look(name))
+        modules = dict(network.named_modules())
+        channels = {
+            info["module"]: info["num_chs"] for info in getattr(network, "feature_info", ()) if info.get("module") in modules
+        }
+        embedding = modules.get("patch_embed.proj")
+        if isinstance(embedding, nn.Conv2d):
+            channels["patch_embed.proj"] = embedding.out_channels
+        for name in channels:
+            modules[name].register_forward_hook(look(name))
         features = network(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
-    fitting = [
-        name
-        for name in channels
-        if any(isinstance(part, nn.Conv2d) for part in stages[name].modules())
-        and len(seen.get(name, ())) == 4
-        and seen[name][1] == channels[name]
-        and seen[name][2] > 1
-    ]
-    return features, tuple(f"backbone.{name}" for name in fitting[:1])
+    maps = [name for name in channels if len(seen.get(name, ())) == 4 and seen[name][1] == channels[name] and seen[name][2] > 1]
+    # The table may begin with the activation that ends a stem; the stage behind it goes first.
+    convolving = [name for name in maps if any(isinstance(part, nn.Conv2d) for part in modules[name].modules())]
+    return features, tuple(f"backbone.{name}" for name in (convolving or maps)[:1])
 
 
 def _converted(state: State, backbone: nn.Module) -> State:

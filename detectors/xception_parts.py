@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -110,12 +112,14 @@ class XceptionDetector(Detector):
 
 
 def positive(name: str, key: str, value: float, zero: bool = True) -> float:
-    """`value` itself, if it is a number of at least 0 (above 0 unless `zero`).
+    """`value` itself, if it is a finite number of at least 0 (above 0 unless `zero`).
 
     Raises:
         RegistryError: if it is not; the sentence names the setting `key`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (value >= 0 if zero else value > 0):
-        least = "at least 0" if zero else "above 0"
-        raise RegistryError(f"{name}: {key} is {value!r}, but it must be a number {least}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Not math.isfinite: Python's integers have no end, and it cannot look at those above the largest float.
+    if not is_number or not (0 if zero else math.ulp(0.0)) <= value <= sys.float_info.max:
+        least = "of at least 0" if zero else "above 0"
+        raise RegistryError(f"{name}: {key} is {value!r}, but it must be a finite number {least}")
     return float(value)

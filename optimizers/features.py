@@ -129,20 +129,22 @@ class FeatureShift:
 
 
 def check_named(kind: str, names: object) -> None:
-    """Some modules must be named.
+    """Some modules must be named, in a tuple or list.
 
     Args:
         kind: the detector's class.
         names: its `shallow`.
 
     Raises:
-        RegistryError: none are.
+        RegistryError: none are, or `names` is a string.
     """
     if not names:
         raise RegistryError(
             f"pim and dualflat push features of shallow modules, and the detector {kind} names none: "
             "give it a tuple `shallow` of submodule names, or take another optimizer"
         )
+    if isinstance(names, str):
+        raise RegistryError(f"the detector {kind} has shallow = '{names}', one string; write shallow = ('{names}',)")
 
 
 def _tried(detector: nn.Module, modules: list[nn.Module], example: Tensor) -> tuple[list[tuple[int, ...] | None], bool]:

@@ -61,9 +61,17 @@ class Registry:
         self._installed = False
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Decorator: add a class under `name`. A name that is taken by another class is refused."""
+        """Decorator: add a class under `name`.
+
+        Raises:
+            RegistryError: no name in front of the class, something else than a class, or a name that another class has taken.
+        """
+        if not isinstance(name, str):
+            raise RegistryError(f'every {self.kind} needs a name: write register("NAME") above {_called(name)}')
 
         def add(cls: type[T]) -> type[T]:
+            if not isinstance(cls, type):
+                raise RegistryError(f"{self.kind} '{name}' is {_called(cls)}, not a class; register the class that it builds")
             taken = self._specs.get(name)
             # A plug-in file may be loaded twice (by the parent and by a worker, or by two grids): its own entry may be renewed.
             same = isinstance(taken, type) and (taken.__module__, taken.__qualname__) == (cls.__module__, cls.__qualname__)
@@ -87,15 +95,20 @@ class Registry:
         """The class behind `name`.
 
         Raises:
-            RegistryError: if no such name is known; the sentence holds the nearest name.
+            RegistryError: if no such name is known; the sentence holds the nearest name. If what an installed package announces
+                under it is no class.
         """
         self._load_installed()
         if name not in self._specs:
             return self._member(name)
         spec = self._specs[name]
         if isinstance(spec, str):
-            spec = self._specs[name] = _imported(spec)
-        assert isinstance(spec, type)
+            found = _imported(spec)
+            if not isinstance(found, type):
+                raise RegistryError(
+                    f"{self.kind} '{name}' is {_called(found)} ({spec}), not a class; announce the class that it builds"
+                )
+            spec = self._specs[name] = found
         return spec
 
     def _member(self, name: str) -> type:
@@ -137,6 +150,12 @@ class Registry:
                 self._specs.setdefault(point.name, point.value)
 
 
+def _called(thing: Any) -> str:
+    """A thing in words, e.g. "the function build"."""
+    kind = "class" if isinstance(thing, type) else type(thing).__name__
+    return f"the {kind} {thing.__name__}" if hasattr(thing, "__name__") else f"the {kind} {thing!r}"
+
+
 def _imported(spec: str) -> Any:
     module, _, attribute = spec.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -162,9 +181,9 @@ def load_plugin(path: str | Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except RegistryError:
+    except RegistryError as error:
         del sys.modules[name]
-        raise
+        raise RegistryError(f"plug-in file {path}: {error}") from error
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         told = " ".join(str(error).split())  # one sentence, whatever the file says

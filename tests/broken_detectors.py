@@ -69,6 +69,14 @@ class NeedsDepth(Tiny):
     needs = ("depth",)
 
 
+class ForgottenCommas(Tiny):
+    """8 px."""
+
+    needs = "views"
+    shallow = "conv"
+    unused = "head."
+
+
 class Pair(Tiny):
     """8 px."""
 

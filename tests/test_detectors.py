@@ -139,6 +139,18 @@ def test_a_setting_that_cannot_be_is_one_sentence(name, settings, said):
         DETECTORS.build(name, **settings)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -0.1, pytest.param(10**400, id="1e400"), True, "1"])
+def test_weights_of_losses_and_margins_are_finite_numbers(value):
+    for name in DETECTORS.builtin():
+        for key, default in DETECTORS.settings(name).items():
+            if isinstance(default, float):
+                with (
+                    torch.device("meta"),
+                    pytest.raises(RegistryError, match=f"{key} is .*, but it must be a (finite number|probability)"),
+                ):
+                    DETECTORS.build(name, **{key: value})
+
+
 def test_listing_imports_nothing():
     code = "import sys, detectors; assert detectors.DETECTORS.names(); assert not {'torch', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -54,9 +54,13 @@ def test_every_built_in_detector_says_what_it_is():
         assert all((about.title, about.paper, about.year, about.backbone, about.pooling, about.insertion))
 
 
-def dfgrid(*args):
+def run(*args):
     code = "import sys; from benchmark.cli import main; sys.argv[0] = 'dfgrid'\ntry: main()\nfinally: print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code, *map(str, args)], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def dfgrid(*args):
+    done = run(*args)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,6 +82,42 @@ def test_a_plug_in_is_listed_and_measured():
     row = next(line for line in shown.splitlines() if "`my_detector`" in line)
     assert "64 px" in row
     assert "2,866" in row
+
+
+BROKEN = """
+from detectors import DETECTORS
+from detectors.base import Detector
+
+
+@DETECTORS.register("fails")
+class Fails(Detector):
+    '''Faces of 64 px.'''
+
+    def forward(self, images):
+        raise RuntimeError("no such layer")
+
+
+@DETECTORS.register("asks")
+class Asks(Detector):
+    '''Faces of 32 px.'''
+
+    def __init__(self, width):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize("markdown", [(), ("--markdown",)])
+def test_a_plug_in_that_cannot_be_measured_hides_no_other(tmp_path, markdown):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    plugins = ("--plugin", tmp_path / "broken.py", "--plugin", "examples/my_detector.py")
+    done = run("list", "detectors", "--measure", *plugins, *markdown)
+    assert done.returncode == 0, done.stderr
+    assert "2,866" in done.stdout
+    said = " ".join(done.stderr.split())
+    assert "detector 'fails' cannot be measured (RuntimeError: no such layer); see dfgrid check detector fails" in said
+    assert "detector 'asks' cannot be measured (RegistryError: " in said
+    if not markdown:
+        assert "Faces of 64 px" in " ".join(done.stdout.split())
 
 
 def test_stale_cards_would_be_seen(tmp_path, monkeypatch):

@@ -48,10 +48,32 @@ def test_pushed_modules_have_their_channels_in_front():
     assert detector.shallow == ("backbone.patch_embed.proj",)
 
 
-def test_a_model_without_channel_statistics_is_refused_by_pim():
-    detector = DETECTORS.build("timm/legacy_xception", size=64)
+@pytest.mark.parametrize(("name", "shallow"), [("vgg11", "backbone.features.1"), ("legacy_xception", "backbone.act2")])
+def test_the_activation_that_ends_the_first_stage_is_pushed_where_no_module_is_the_stage(name, shallow):
+    with torch.device("meta"):
+        detector = DETECTORS.build(f"timm/{name}", size=96)
+        assert detector.shallow == (shallow,)
+        shift = FeatureShift(detector, detector.shallow)
+    assert shift.leaf.shape == (2, 64)
+
+
+# timm's tables name "block.0" of the one and "bn1" of the other.
+@pytest.mark.parametrize(
+    ("name", "shallow"), [("mvitv2_tiny", ("backbone.patch_embed.proj",)), ("mobilenetv5_base", ("backbone.blocks.0",))]
+)
+def test_a_table_of_feature_maps_may_name_modules_that_are_not_there(name, shallow):
+    with torch.device("meta"):
+        assert DETECTORS.build(f"timm/{name}").shallow == shallow
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "twins_svt_small"])
+def test_a_model_without_channel_statistics_is_refused_by_pim(name):
+    with torch.device("meta"):
+        detector = DETECTORS.build(f"timm/{name}", size=64)
+        features = detector(torch.zeros(1, 3, 64, 64)).features
+    assert features.shape == (1, detector.head.in_features)
     assert detector.shallow == ()
-    with pytest.raises(RegistryError, match=r"the detector timm/legacy_xception names none"):
+    with pytest.raises(RegistryError, match=f"the detector timm/{name} names none"):
         FeatureShift(detector, detector.shallow)
 
 

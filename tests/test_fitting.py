@@ -67,8 +67,8 @@ def test_shallow_modules_that_an_instance_names_are_good_enough(tmp_path: Path, 
     [
         ({"detectors": ["names_nothing"], "optimizers": ["sam", "pim"]}, "optimizer 'pim': .* the detector Unnamed names none"),
         (
-            {"detectors": [{"name": "timm/legacy_xception", "size": 64}], "optimizers": ["dualflat"]},
-            "optimizer 'dualflat': .* the detector timm/legacy_xception names none",
+            {"detectors": [{"name": "timm/twins_svt_small", "size": 64}], "optimizers": ["dualflat"]},
+            "optimizer 'dualflat': .* the detector timm/twins_svt_small names none",
         ),
         ({"train": {"store": "absent", "methods": ["Deepfakes"]}, "optimizers": ["roga"]}, r"'roga': .*have one \(Deepfakes\)"),
         ({"train": {"store": "absent", "source": "sbi"}, "optimizers": ["roga"]}, r"'roga': .*have one \(SBI\)"),

@@ -16,6 +16,7 @@ from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective
 from benchmark.run import run_cell
 from benchmark.train import Plan, augmented, micro_batches
+from detectors import DETECTORS
 from detectors.base import Batch, Detector, Prediction
 from preprocessing.store import FaceStore
 
@@ -36,6 +37,20 @@ class Needy(Detector):
         return Prediction(self.head(features), features)
 
 
+class Forgotten(Needy):
+    """Faces of 16 px; a comma is missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needs = "views"  # type: ignore[assignment]
+
+
+class Comparing(Needy):
+    """Faces of 16 px."""
+
+    least_micro_batch = 2
+
+
 def protocol(**settings: object) -> Protocol:
     return Protocol.model_validate({"epochs": 1, "batch_size": 8, "augment": "flip", **settings})
 
@@ -49,6 +64,14 @@ def protocol(**settings: object) -> Protocol:
         (Needy("masks"), {"augment": "light"}, 2, "needs masks, which augmentation does not move with the face; take none"),
         (Needy("landmarks"), {"augment": "flip"}, 2, "needs landmarks"),
         (Needy("depth"), {}, 2, "needs 'depth', which nothing provides"),
+        (Forgotten(), {}, 2, r"has needs = 'views', one string; write needs = \('views',\)"),
+        (Comparing(), {"micro_batch": 1}, 2, "protocol.micro_batch is 1, .* compares faces with each other; take 2, or none"),
+        (
+            Comparing(),
+            {"batch_size": 9, "micro_batch": 2, "class_balance": "none"},
+            2,
+            "no more than 1 of 9 faces .*; take 3, or none",
+        ),
     ],
 )
 def test_what_cannot_be_given_is_refused(detector: Detector, settings: dict[str, object], methods: int, said: str) -> None:
@@ -62,6 +85,21 @@ def test_what_can_be_given_is_not() -> None:
     check_needs("mine", Needy("views", "pairs", "methods", methods=3), protocol(micro_batch=2), 2)
     check_needs("mine", Needy("masks", "landmarks"), protocol(augment="none"), 2)
     check_needs("mine", Needy(), protocol(augment="none", micro_batch=1), 2)
+    for micro_batch in (2, 3, 8, 20, None):
+        check_needs("mine", Comparing(), protocol(micro_batch=micro_batch), 2)
+
+
+def test_deepfakebenchs_core_is_not_trained_without_its_consistency() -> None:
+    with torch.device("meta"):
+        detector = DETECTORS.build("dfb-core", size=32)
+    with pytest.raises(ConfigError, match=r"protocol.micro_batch is 1.* detector 'dfb-core'"):
+        check_needs("dfb-core", detector, protocol(micro_batch=1), 2)
+
+
+@pytest.mark.parametrize(("name", "said"), [("core", r"\(dfb-by-detector means none for it\)$"), ("mine", "take flip or light$")])
+def test_an_augmentation_that_went_by_the_detector_is_explained(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_needs(name, Needy("views"), protocol(augment="none"), 2)
 
 
 def frames_of(data: Path, size: int, methods: list[str] | None = None) -> tuple[FaceStore, FaceFrames]:

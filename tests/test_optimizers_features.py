@@ -256,6 +256,7 @@ def test_a_module_that_is_called_twice_is_pushed_twice_by_one_shift() -> None:
     ("shallow", "sentence"),
     [
         ((), "names none"),
+        ("conv", r"has shallow = 'conv', one string; write shallow = \('conv',\)"),
         (("blok",), "'blok' in `shallow`, which is no submodule"),
         (("spare",), "'spare' in `shallow`, but its forward pass does not call it"),
         (("flat",), "not \\(N, C, H, W\\)"),

@@ -81,6 +81,15 @@ def test_installed_packages_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.get("mine").__name__ == "SAM"  # an installed package does not take a built-in name
 
 
+def test_an_installed_package_that_announces_a_function_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("extra", "optimizers.registry:load_plugin", "dfgrid.test")]
+    monkeypatch.setattr(module, "entry_points", lambda group: points)
+    table = Registry("thing", {}, "dfgrid.test")
+    for _ in range(2):
+        with pytest.raises(RegistryError, match=r"thing 'extra' is the function load_plugin \(.*:load_plugin\), not a class"):
+            table.build("extra")
+
+
 PLUGIN = """
 from dataclasses import dataclass
 from optimizers import OPTIMIZERS
@@ -140,6 +149,25 @@ def test_plugin_that_fails(tmp_path: Path, content: str | None, sentence: str) -
     for _ in range(2):  # a failure is not remembered as a success
         with pytest.raises(RegistryError, match=sentence):
             load_plugin(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("@OPTIMIZERS.register('mine')\ndef build(): ...", "mine.py: optimizer 'mine' is the function build, not a class"),
+        (
+            "@OPTIMIZERS.register\nclass Mine: ...",
+            r"mine.py: every optimizer needs a name: write register\(\"NAME\"\) above the class Mine",
+        ),
+        ("OPTIMIZERS.register('mine')(3)", "mine.py: optimizer 'mine' is the int 3, not a class"),
+    ],
+)
+def test_plugin_that_registers_no_named_class(tmp_path: Path, line: str, sentence: str) -> None:
+    (tmp_path / "mine.py").write_text(f"from optimizers import OPTIMIZERS\n{line}\n")
+    names = OPTIMIZERS.names()
+    with pytest.raises(RegistryError, match=sentence):
+        load_plugin(tmp_path / "mine.py")
+    assert OPTIMIZERS.names() == names
 
 
 def test_plugin_that_is_no_python_file(tmp_path: Path) -> None:

@@ -133,6 +133,12 @@ def test_the_table_gives_the_ratios():
     assert shown[8].split()[-1] == "fails"
 
 
+def test_the_table_of_one_precision_has_no_ratio_to_the_other():
+    ways = speed.ways_of(["ours"], compile=False, precisions=["bf16"])
+    shown = list(speed.lines("net", {way: [10.0] for way in ways}, {}))
+    assert [line.split()[5:] for line in shown[1:]] == [["10.00", "–", "–", "–", "–"]] * len(ways)
+
+
 class Theirs(nn.Module):
     """A detector as DeepfakeBench has them: a dict in, a dict out."""
 
@@ -200,6 +206,9 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
     for words, said in (
         (["meso4", "--peer", str(tmp_path)], r"Error: .* holds no training/networks"),
         (["meso4", "--batch", "3"], "Error: --batch is 3"),
+        (["meso4", "--rounds", "0"], "Error: --rounds is 0"),
+        (["meso4", "--csv", str(tmp_path)], r"Error: --csv .* is a folder"),
+        (["meso4", "--csv", str(tmp_path / "none" / "rates.csv")], "Error: --csv .* there is no folder .*none"),
     ):
         monkeypatch.setattr(sys, "argv", ["speed", *words])
         with pytest.raises(SystemExit, match=said):

@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.console import console
+from benchmark.cli.console import console, warn
 
 if TYPE_CHECKING:
     from detectors.cards import Card
@@ -58,20 +58,31 @@ def detectors(
     cards = read_cards()
     others = [name for name in DETECTORS.names() if name not in cards]
     if measure:
-        from detectors.measure import card
-
-        cards |= {name: card(name, device="cpu") for name in others}
-        others = []
+        cards |= _measured(others)
     if markdown:
         typer.echo(table(cards), nl=False)
         return
     rows = {name: _row(found) for name, found in cards.items()}
-    rows |= {name: (_summary(DETECTORS.get(name)), *[""] * 6) for name in others}
+    rows |= {name: (_summary(DETECTORS.get(name)), *[""] * 6) for name in others if name not in cards}
     console.print(_detector_table(rows, console.width))
     console.print("Besides these: timm/<model>, any model of timm. Weights: none and PATH always, dfb is dfb:PATH.")
     console.print("Papers, pooling, normalisation, settings and PIM's insertion points: docs/detectors.md")
-    if others:
+    if others and not measure:
         console.print("The size and cost of a plug-in's detectors: --measure")
+
+
+def _measured(names: list[str]) -> dict[str, Card]:
+    """The cards of the detectors that can be built and run; of each other one it is said why not."""
+    from detectors.measure import card
+
+    cards = {}
+    for name in names:
+        try:
+            cards[name] = card(name, device="cpu")
+        except (Exception, SystemExit) as error:  # a plug-in fails in any way, and the others are still to be shown
+            said = " ".join(str(error).split())
+            warn(f"detector '{name}' cannot be measured ({type(error).__name__}: {said}); see dfgrid check detector {name}")
+    return cards
 
 
 def _row(card: Card) -> tuple[str, ...]:

@@ -192,13 +192,14 @@ def ways_of(who: list[str], compile: bool, precisions: list[str], plain_peer: bo
 
 def lines(name: str, rates: dict[Way, list[float]], launches: dict[Way, int]) -> Iterator[str]:
     """The table of one detector: faces per second, launches of the passes, and ratios to the plain way, to the peer's same way and
-    to the peer's plain way of the same precision, which is how its trainer runs it."""
+    to the peer's plain way of the same precision, which is how its trainer runs it; – where one of the two was not measured."""
     yield f"{name}: faces/s | launches | of eager fp32 channels first | of DeepfakeBench's same way | of its plain way"
     for way, found in rates.items():
         if not found:
             yield f"  {way!s:36} fails"
             continue
-        columns = [str(compared(found, rates[replace(way, who="ours", precision="fp32", channels_last=False, compiled=False)]))]
+        plain = rates.get(replace(way, who="ours", precision="fp32", channels_last=False, compiled=False))
+        columns = [str(compared(found, plain)) if plain else "–"]
         for theirs in (replace(way, who="peer"), replace(way, who="peer", channels_last=False, compiled=False)):
             there = way.who == "ours" and rates.get(theirs)
             columns.append(str(compared(found, rates[theirs])) if there else "–")
@@ -235,6 +236,11 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> None:
     if options.batch < 2 or options.batch % 2:
         raise ConfigError(f"--batch is {options.batch}, but UCF learns from pairs; take an even number of faces")
+    if options.rounds < 1:
+        raise ConfigError(f"--rounds is {options.rounds}, but a rate needs a turn of each way; take at least 1")
+    if options.csv and (options.csv.is_dir() or not options.csv.parent.is_dir()):
+        missing = "is a folder" if options.csv.is_dir() else f"cannot be written: there is no folder {options.csv.parent}"
+        raise ConfigError(f"--csv {options.csv} {missing}; name a file in a folder that is there")
     keep_memory()
     seed_everything(0)  # with the kernels that cells ask for
     for device in options.device or ():
