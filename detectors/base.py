@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.about import About
-from detectors.weights import ImageNet, KeyMap
+from detectors.weights import ImageNet, KeyMap, Loaded
 
 NEEDS = {
     "views": "each face under two augmentations (`Batch.views`)",
@@ -97,7 +97,8 @@ class Detector(nn.Module):
 
     `about` says what the detector is, for `dfgrid list detectors` and docs/detectors.md. `imagenet` is what a library publishes
     for its backbone; `dfb` says how DeepfakeBench's checkpoint of it is read (see `detectors.weights`): a map of keys, the name
-    of the detector that takes the file instead, or None.
+    of the detector that takes the file instead, or None. `loaded` is what a file's tensors became when this instance was built,
+    None where it began at random.
     """
 
     about: ClassVar[About | None] = None
@@ -107,6 +108,7 @@ class Detector(nn.Module):
     unused: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     methods: int = 0
+    loaded: Loaded | None = None
     scores_channels_first_on_gpu: ClassVar[bool] = False
     size: int = 256
     smallest: int = 32

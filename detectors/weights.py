@@ -116,7 +116,7 @@ class ImageNet:
         found = re.search(r"-([0-9a-f]{8,})\.", file.name)
         digest = found.group(1) if found else ""
         if file.is_file():
-            if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(digest):
+            if not _sha256(file).startswith(digest):
                 raise RegistryError(
                     f"{file} is not the file of that name, whose SHA-256 begins with {digest}: it is damaged or another one; put "
                     f"{self.url} there, or delete it to have it downloaded"
@@ -141,12 +141,15 @@ class Loaded:
 
     Attributes:
         file: that was read.
+        sha256: of its bytes, 64 hexadecimal digits.
         tensors: how many of the detector's tensors it filled.
-        dropped: keys of the file that the detector's class has no use for.
-        fresh: keys of the detector that the file does not hold and that keep their initial values.
+        dropped: keys of the file that the detector's class has no use for, as the file names them.
+        fresh: keys of the detector's state_dict that nothing in the file filled and that keep their initial values, those of the
+            layer to two classes among them where the file is of the backbone alone.
     """
 
     file: Path
+    sha256: str
     tensors: int
     dropped: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -158,7 +161,7 @@ class Loaded:
 
 
 def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | None = None) -> Loaded | None:
-    """Fill a freshly built detector; what was loaded is also logged.
+    """Fill a freshly built detector; the report is also its attribute `loaded`, and logged.
 
     Args:
         detector: its attribute `backbone`, where it has one, carries the library's own keys; its class's `dfb` is described above.
@@ -191,7 +194,8 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
             path = imagenet.fetch(name)
         else:
             path = Path(weights).expanduser()
-        loaded = _load_file(detector, name, path, imagenet)
+        loaded = _load_file(detector, path, imagenet)
+    detector.loaded = loaded  # type: ignore[assignment]  # a Detector declares it; this room's base imports this module
     log.info("%s", loaded)
     return loaded
 
@@ -212,22 +216,22 @@ def _load_dfb(detector: nn.Module, name: str, path: str) -> Loaded:
         mapped, dropped = keys.apply(state)
     except ValueError as error:
         raise RegistryError(f"weights file {file} does not fit {name}: {error}") from error
-    return _fill(name, detector, mapped, file, dropped)
+    return _fill(detector, "", mapped, file, dropped)
 
 
-def _load_file(detector: nn.Module, name: str, path: Path, imagenet: ImageNet | None) -> Loaded:
+def _load_file(detector: nn.Module, path: Path, imagenet: ImageNet | None) -> Loaded:
     state = read_state(path)
     backbone = getattr(detector, "backbone", detector)
     # A library's file may hold a `head` of its own, so one key that fits does not make it the whole detector's.
     if backbone is detector or any(key.startswith("backbone.") for key in state):
-        return _fill(name, detector, state, path)
+        return _fill(detector, "", state, path)
     if imagenet is None:
-        return _fill(name, backbone, state, path)
+        return _fill(detector, "backbone", state, path)
     dropped = [key for key in state if key in (*imagenet.head, *imagenet.fresh)]
     state = {key: value for key, value in state.items() if key not in dropped}
     if imagenet.convert is not None:
         state = imagenet.convert(state, backbone)
-    return _fill(name, backbone, state, path, dropped, imagenet.fresh)
+    return _fill(detector, "backbone", state, path, dropped, imagenet.fresh)
 
 
 def read_state(path: Path) -> State:
@@ -265,9 +269,10 @@ def _read(path: Path) -> Any:
 
 
 def _fill(
-    name: str, target: nn.Module, state: State, path: Path, dropped: Iterable[str] = (), fresh: tuple[str, ...] = ()
+    detector: nn.Module, part: str, state: State, path: Path, dropped: Iterable[str] = (), fresh: tuple[str, ...] = ()
 ) -> Loaded:
-    """Put every tensor into its place, or refuse the file; `fresh` are places that may stay as they are."""
+    """Put every tensor into its place in the submodule `part`, or refuse the file; `fresh` are places that may stay as they are."""
+    target = detector.get_submodule(part)
     own = target.state_dict()
     for key, value in state.items():
         # Xception's first public files hold a 1 x 1 convolution as a matrix.
@@ -289,9 +294,19 @@ def _fill(
         if keys
     ]
     if problems:
-        raise RegistryError(f"weights file {path} does not fit {name}; of its keys {', '.join(problems)}")
+        raise RegistryError(f"weights file {path} does not fit {type(detector).__name__}; of its keys {', '.join(problems)}")
     target.load_state_dict(state, strict=False)  # what it would leave out in silence has been looked at above, key by key
-    return Loaded(path, len(state), tuple(dropped), tuple(absent))
+    filled = {f"{part}.{key}" if part else key for key in state}
+    kept = tuple(key for key in detector.state_dict() if key not in filled)
+    return Loaded(path, _sha256(path), len(state), tuple(dropped), kept)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

@@ -56,6 +56,26 @@ def test_a_library_file_fills_the_backbone(library_file):
     assert all(torch.equal(value, state[key]) for key, value in filled.items())
 
 
+def test_a_detector_keeps_what_was_loaded_and_names_every_key(library_file):
+    path, state = library_file
+    loaded = DETECTORS.build("resnet18", weights=str(path)).loaded
+    assert (loaded.file, loaded.sha256) == (path, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert loaded.tensors == len(state) - 2
+    assert loaded.dropped == ("fc.weight", "fc.bias")
+    assert loaded.fresh == ("head.weight", "head.bias")
+    assert DETECTORS.build("resnet18").loaded is None
+
+
+def test_what_stays_at_its_random_start_is_named_as_the_detector_names_it(tmp_path):
+    own = DETECTORS.build("ucf", size=64)
+    path = save(tmp_path, own.backbone["forgery"].body.state_dict())
+    loaded = DETECTORS.build("ucf", size=64, weights=path).loaded
+    body = {key for key in own.state_dict() if key.startswith(("backbone.forgery.body.", "backbone.content.body."))}
+    assert loaded.tensors == len(body)
+    assert set(loaded.fresh) == own.state_dict().keys() - body
+    assert "backbone.forgery.adjust_channel.0.weight" in loaded.fresh
+
+
 def test_files_without_batch_counters_load(tmp_path, library_file):
     old = {key: value for key, value in library_file[1].items() if "num_batches" not in key}
     filled = DETECTORS.build("resnet18", weights=save(tmp_path, old))
