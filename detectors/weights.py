@@ -2,7 +2,8 @@
 
     weights: none        random initialisation
     weights: imagenet    what the backbone's library publishes, by its own address, hash and cache folder
-    weights: PATH        a file of the library (with or without its 1000-class layer), or the detector's own state_dict
+    weights: PATH        a file of the library (with or without its 1000-class layer), or the detector's own state_dict; safetensors
+                         or what torch.save wrote, whatever its name
     weights: dfb:PATH    a checkpoint that DeepfakeBench publishes for its detector of the same name
 
 Every way is strict: each tensor of the file has a place, each place gets its tensor, and what is left out on either side is
@@ -26,6 +27,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +43,9 @@ from optimizers.registry import RegistryError
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,9 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
     Args:
         detector: its attribute `backbone`, where it has one, carries the library's own keys; its class's `dfb` is described above.
         weights: "none" keeps the random initialisation. "imagenet" takes the library's weights from its cache, or downloads
-            them there. "dfb:PATH" is a checkpoint of DeepfakeBench. Anything else is the path of a state_dict file (.safetensors,
-            or what torch.save wrote): either of the backbone, with the library's keys and with or without its 1000-class layer, or
-            of the whole detector, as `detector.state_dict()` writes it.
+            them there. "dfb:PATH" is a checkpoint of DeepfakeBench. Anything else is the path of a state_dict file (safetensors
+            or what torch.save wrote, whatever its name): either of the backbone, with the library's keys and with or without its
+            1000-class layer, or of the whole detector, as `detector.state_dict()` writes it.
         imagenet: what the library publishes; None where there are no ImageNet weights.
 
     Returns:
@@ -193,7 +199,7 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
                 raise RegistryError(f"{name} has no ImageNet weights; use weights: none, or the path of a state_dict file")
             path = imagenet.fetch(name)
         else:
-            path = Path(weights).expanduser()
+            path = _path(weights)
         loaded = _load_file(detector, path, imagenet)
     detector.loaded = loaded  # type: ignore[assignment]  # a Detector declares it; this room's base imports this module
     log.info("%s", loaded)
@@ -210,7 +216,7 @@ def _load_dfb(detector: nn.Module, name: str, path: str) -> Loaded:
         )
     if not path:
         raise RegistryError(f"{name}: weights is 'dfb:' and nothing behind it; give the checkpoint's path, dfb:PATH")
-    file = Path(path).expanduser()
+    file = _path(path)
     state = read_state(file)
     try:
         mapped, dropped = keys.apply(state)
@@ -234,17 +240,31 @@ def _load_file(detector: nn.Module, path: Path, imagenet: ImageNet | None) -> Lo
     return _fill(detector, "backbone", state, path, dropped, imagenet.fresh)
 
 
+def _path(weights: str | Path) -> Path:
+    try:
+        return Path(weights).expanduser()
+    except RuntimeError as error:
+        raise RegistryError(
+            f"weights file {weights}: there is no user '{Path(weights).parts[0][1:]}'; give the whole path"
+        ) from error
+
+
 def read_state(path: Path) -> State:
     """The state_dict that a file holds, on the CPU. Nothing but tensors is unpickled, so no file can run code.
 
     Raises:
-        RegistryError: the file is missing, unreadable, or holds something else than a dict of tensors.
+        RegistryError: the file is missing, unreadable or damaged, or holds something else than a dict of dense tensors.
     """
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a folder that is not this user's, a name that is too long
+        raise RegistryError(f"weights file {path} cannot be looked for ({error.strerror}); give another path") from error
+    if not there:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise RegistryError(f"weights file {path} {what}; give the path of a state_dict file, 'none' or 'imagenet'")
     try:
-        state: Any = _read(path)
+        torn = _torn(path)
+        state: Any = None if torn else _read(path)
     except PermissionError as error:
         raise RegistryError(f"weights file {path} may not be read by this user; change its permissions") from error
     except Exception as error:  # a foreign file may fail anywhere in zip, pickle or torch; whatever it is, the cure is the same
@@ -252,20 +272,57 @@ def read_state(path: Path) -> State:
             f"weights file {path} is no plain state_dict ({type(error).__name__}: it is damaged, or holds Python objects "
             "that could run code and are refused); save it with torch.save(model.state_dict(), path)"
         ) from error
+    if torn:
+        raise RegistryError(
+            f"weights file {path} is damaged: the checksum of its part '{torn}' is wrong; copy it here again, or, where it was "
+            "saved without checksums, save it with them"
+        )
     if not isinstance(state, Mapping) or not state:
         raise RegistryError(f"weights file {path} holds a {type(state).__name__} where a state_dict of tensors belongs")
     foreign = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if foreign:
         raise RegistryError(f"weights file {path} is no state_dict: its {_some(foreign)} is no tensor; save the state_dict alone")
+    odd = [f"{key}: {_kind(value)}" for key, value in state.items() if not _is_plain(value)]
+    if odd:
+        raise RegistryError(
+            f"weights file {path} holds tensors that are no plain numbers ({_some(odd)}); save dense ones of "
+            "float16, bfloat16, float32 or float64"
+        )
     return dict(state)
 
 
+def _torn(path: Path) -> str | None:
+    """The first part of a zip, which is what torch.save writes, that has another checksum than it says: torch passes over it."""
+    if _is_safetensors(path) or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as parts:
+        return parts.testzip()
+
+
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file, warnings.catch_warnings():  # opened here: torch.load goes by a path's ending
+        warnings.simplefilter("ignore")  # about tensors and pickles that are then refused
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whatever its name: the length of a header in eight bytes, little end first, and the header, a JSON object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.layout is torch.strided and value.dtype in (*FLOATS, *INTEGERS, torch.bool)
+
+
+def _kind(value: Tensor) -> str:
+    """How a tensor's numbers are kept, e.g. "int8" or "sparse_coo"."""
+    return str(value.dtype if value.layout is torch.strided else value.layout).removeprefix("torch.")
 
 
 def _fill(

@@ -2,10 +2,12 @@
 
 import hashlib
 import pickle
+import re
 from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from detectors import DETECTORS
@@ -180,6 +182,53 @@ def test_files_that_are_no_state_dict(tmp_path):
         DETECTORS.build("meso4", weights=save(tmp_path, torch.zeros(3)))
     with pytest.raises(RegistryError, match="its epoch is no tensor"):
         DETECTORS.build("meso4", weights=save(tmp_path, {"epoch": 3}))
+
+
+def test_a_flipped_byte_is_told_from_the_weights_that_were_saved(tmp_path):
+    saved = DETECTORS.build("meso4", size=32)
+    path = save(tmp_path, saved.state_dict())
+    content = bytearray(path.read_bytes())
+    content[content.index(saved.fc2.weight.detach().numpy().tobytes()[:32]) + 5] ^= 0x7F
+    path.write_bytes(content)
+    with pytest.raises(RegistryError, match=r"state\.pth is damaged: the checksum of its part 'state/data/\d+' is wrong; copy it"):
+        DETECTORS.build("meso4", size=32, weights=path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("way", [torch.save, lambda state, path: save_file(state, path)])
+def test_a_files_name_does_not_say_how_it_was_saved(name, way, tmp_path):
+    saved = DETECTORS.build("meso4", size=32)
+    way(saved.state_dict(), tmp_path / name)
+    loaded = DETECTORS.build("meso4", size=32, weights=tmp_path / name)
+    assert torch.equal(loaded.fc2.weight, saved.fc2.weight)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("~nosuchuser/x.pth", "~nosuchuser/x.pth: there is no user 'nosuchuser'; give the whole path"),
+        ("dfb:~nosuchuser/x.pth", "there is no user 'nosuchuser'"),
+        ("x" * 5000, "cannot be looked for (File name too long)"),
+    ],
+)
+def test_a_path_that_cannot_be_is_one_sentence(path, said):
+    with pytest.raises(RegistryError, match=re.escape(said)):
+        DETECTORS.build("dfb-meso4", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to_sparse(), "sparse_coo"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(change, kind, tmp_path):
+    state = DETECTORS.build("meso4", size=32).state_dict()
+    path = save(tmp_path, state | {"fc2.weight": change(state["fc2.weight"])})
+    with pytest.raises(RegistryError, match=rf"holds tensors that are no plain numbers \(fc2.weight: {kind}\); save dense"):
+        DETECTORS.build("meso4", size=32, weights=path)
 
 
 def test_imagenet_takes_the_file_from_torchs_cache(library_file, tmp_path, monkeypatch):
