@@ -182,7 +182,8 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
 
     Raises:
         RegistryError: no such file, no such weights, a download that fails, a file that is no plain state_dict, or one
-            whose keys and shapes are not exactly the detector's, or that holds an Inf or a NaN (they are named).
+            whose keys and shapes are not exactly the detector's, or that holds integers where floating-point numbers belong, an
+            Inf or a NaN (they are named).
     """
     name = type(detector).__name__
     if not isinstance(weights, str | Path) or str(weights) == "":
@@ -236,7 +237,14 @@ def _load_file(detector: nn.Module, path: Path, imagenet: ImageNet | None) -> Lo
     dropped = [key for key in state if key in (*imagenet.head, *imagenet.fresh)]
     state = {key: value for key, value in state.items() if key not in dropped}
     if imagenet.convert is not None:
-        state = imagenet.convert(state, backbone)
+        try:
+            state = imagenet.convert(dict(state), backbone)
+        except (
+            Exception
+        ) as error:  # a converter meets another network's file wherever that differs; what differs is told by its keys
+            problems = _misfits(backbone.state_dict(), state, imagenet.fresh)
+            why = f"of its keys {problems}" if problems else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise RegistryError(f"weights file {path} does not fit {type(detector).__name__}; {why}") from error
     return _fill(detector, "backbone", state, path, dropped, imagenet.fresh)
 
 
@@ -331,31 +339,37 @@ def _fill(
     """Put every tensor into its place in the submodule `part`, or refuse the file; `fresh` are places that may stay as they are."""
     target = detector.get_submodule(part)
     own = target.state_dict()
-    for key, value in state.items():
-        # Xception's first public files hold a 1 x 1 convolution as a matrix.
-        if key in own and own[key].shape == (*value.shape, 1, 1):
-            state[key] = value[..., None, None]
-    # Files from before 2018 have no batch counters; nothing but a cumulative average, which no backbone here uses, reads them.
-    absent = [key for key in own if key not in state]
-    missing = [key for key in absent if key not in fresh and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    reshaped = [
-        f"{key}: {tuple(value.shape)} in the file, {tuple(own[key].shape)} here"
-        for key, value in state.items()
-        if key in own and own[key].shape != value.shape
-    ]
-    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    problems = [
-        f"{len(keys)} {what} ({_some(keys)})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped), ("not finite", broken))
-        if keys
-    ]
-    if problems:
-        raise RegistryError(f"weights file {path} does not fit {type(detector).__name__}; of its keys {', '.join(problems)}")
+    if problems := _misfits(own, state, fresh):
+        raise RegistryError(f"weights file {path} does not fit {type(detector).__name__}; of its keys {problems}")
+    state = {key: value.reshape(own[key].shape) for key, value in state.items()}
     target.load_state_dict(state, strict=False)  # what it would leave out in silence has been looked at above, key by key
     filled = {f"{part}.{key}" if part else key for key in state}
     kept = tuple(key for key in detector.state_dict() if key not in filled)
     return Loaded(path, _sha256(path), len(state), tuple(dropped), kept)
+
+
+def _misfits(own: State, state: State, fresh: tuple[str, ...]) -> str:
+    """What of a file's tensors does not fit the places `own`, some of each by their names; empty where all do."""
+    # Files from before 2018 have no batch counters; nothing but a cumulative average, which no backbone here uses, reads them.
+    missing = [key for key in own if key not in state and key not in fresh and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped, retyped, broken = [], [], []
+    for key in (key for key in state if key in own):
+        value, place = state[key], own[key]
+        # Xception's first public files hold a 1 x 1 convolution as a matrix.
+        if place.shape not in (value.shape, (*value.shape, 1, 1)):
+            reshaped.append(f"{key}: {tuple(value.shape)} in the file, {tuple(place.shape)} here")
+        if not _same_kind(value, place):
+            retyped.append(f"{key}: {_kind(value)} in the file, {_kind(place)} here")
+        elif place.is_floating_point() and not value.to(place.dtype).isfinite().all():
+            broken.append(key)  # also a float64 that is beyond what float32 can say
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped, "of another type": retyped}
+    return ", ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in {**found, "not finite": broken}.items() if keys)
+
+
+def _same_kind(value: Tensor, place: Tensor) -> bool:
+    """Whether `value` may be copied to `place`: numbers of one kind, floating or whole, of whatever precision."""
+    return next((value.dtype in kind for kind in (FLOATS, INTEGERS) if place.dtype in kind), value.dtype == place.dtype)
 
 
 def _sha256(path: Path) -> str:

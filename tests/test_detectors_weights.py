@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from detectors import DETECTORS
+from detectors import DETECTORS, xception_parts
 from detectors.base import Detector
 from detectors.weights import ImageNet, load_weights
 from optimizers.registry import RegistryError
@@ -146,6 +146,49 @@ def test_wrong_keys_and_shapes_are_named(tmp_path, library_file):
 def test_a_file_of_another_network_names_some_of_its_keys(library_file):
     with pytest.raises(RegistryError, match=r"\d+ missing \(.* and \d+ more\), \d+ unexpected \(.* more\)"):
         DETECTORS.build("xception", weights=library_file[0])
+
+
+@pytest.mark.parametrize("name", ["spsl", "dfb-spsl", "f3net", "dfb-f3net", "srm", "ucf", "vit_b_16", "timm/test_convnext"])
+def test_a_file_that_a_converter_cannot_read_is_refused_by_its_keys(name, tmp_path, library_file):
+    path = save(tmp_path, {key: value for key, value in library_file[1].items() if key != "conv1.weight"})
+    with torch.device("meta"), pytest.raises(RegistryError, match=r"does not fit .*\d+ missing \(.*\d+ unexpected \("):
+        DETECTORS.build(name, weights=path, size=64)
+
+
+def test_a_file_behind_data_parallelism_is_refused_by_its_keys(tmp_path):
+    own = DETECTORS.build("spsl", size=64).state_dict()
+    path = save(tmp_path, {f"module.{key}": value for key, value in own.items()})
+    with pytest.raises(RegistryError, match=r"unexpected \(module\.backbone\.conv1\.weight, "):
+        DETECTORS.build("spsl", size=64, weights=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda value: value.to(torch.int8), "1 of another type (conv1.weight: int8 in the file, float32 here)"),
+        (lambda value: value > 0, "1 of another type (conv1.weight: bool in the file, float32 here)"),
+        (lambda value: torch.full_like(value, 1e300, dtype=torch.float64), "1 not finite (conv1.weight)"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused_by_name(change, said, tmp_path, library_file):
+    path = save(tmp_path, library_file[1] | {"conv1.weight": change(library_file[1]["conv1.weight"])})
+    with pytest.raises(RegistryError, match=re.escape(said)):
+        DETECTORS.build("resnet18", weights=path)
+
+
+@pytest.mark.parametrize("name", ["spsl", "f3net", "dfb-f3net"])
+def test_a_converter_makes_no_weights_of_integers(name, tmp_path):
+    state = xception_parts.body().state_dict()
+    path = save(tmp_path, state | {"conv1.weight": state["conv1.weight"].to(torch.int8)})
+    with torch.device("meta"), pytest.raises(RegistryError, match=r"of another type \(\S*conv1.weight: int8 in the file, float32"):
+        DETECTORS.build(name, size=64, weights=path)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_is_taken(kind, tmp_path, library_file):
+    state = {key: value.to(kind) if value.is_floating_point() else value for key, value in library_file[1].items()}
+    filled = DETECTORS.build("resnet18", weights=save(tmp_path, state)).backbone
+    assert torch.equal(filled.conv1.weight, state["conv1.weight"].float())
 
 
 class RunsCode:
