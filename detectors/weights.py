@@ -94,8 +94,8 @@ class ImageNet:
         url: the library's own file. Its name ends in the first digits of its SHA-256, which the file is checked against.
         head: the keys of the 1000-class layer in that file, which are dropped. All of them need not be there.
         fresh: keys of the backbone that are dropped too and keep their random initialisation.
-        convert: called with the file's tensors and the backbone, gives them in the shapes of this backbone (position embeddings
-            of another image size, say).
+        convert: called with the rest of the file's tensors and the backbone, gives them in the shapes of this backbone (position
+            embeddings of another image size, say). A key that it leaves out is reported as dropped.
     """
 
     url: str
@@ -238,14 +238,36 @@ def _load_file(detector: nn.Module, path: Path, imagenet: ImageNet | None) -> Lo
     state = {key: value for key, value in state.items() if key not in dropped}
     if imagenet.convert is not None:
         try:
-            state = imagenet.convert(dict(state), backbone)
+            converted = imagenet.convert(dict(state), backbone)
         except (
             Exception
         ) as error:  # a converter meets another network's file wherever that differs; what differs is told by its keys
             problems = _misfits(backbone.state_dict(), state, imagenet.fresh)
             why = f"of its keys {problems}" if problems else f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise RegistryError(f"weights file {path} does not fit {type(detector).__name__}; {why}") from error
+        dropped += _thrown_away(imagenet.convert, backbone, state, converted)
+        state = converted
     return _fill(detector, "backbone", state, path, dropped, imagenet.fresh)
+
+
+def _thrown_away(convert: Callable[[State, nn.Module], State], backbone: nn.Module, state: State, converted: State) -> list[str]:
+    """The keys of a file without which its converter fills as many places: it has no use for them."""
+
+    def without(keys: list[str]) -> bool:
+        try:
+            return convert({key: value for key, value in state.items() if key not in keys}, backbone).keys() == converted.keys()
+        except Exception:  # a converter may fail in any way where a key is missing that it needs
+            return False
+
+    def among(keys: list[str]) -> list[str]:
+        if not keys or without(keys):
+            return keys
+        half = len(keys) // 2
+        return among(keys[:half]) + among(keys[half:]) if half else []
+
+    # A tensor that came out in the same memory, or under its own name, has its place: a converter is asked again about few.
+    taken = {value.data_ptr() for value in converted.values()}
+    return among([key for key, value in state.items() if key not in converted and value.data_ptr() not in taken])
 
 
 def _path(weights: str | Path) -> Path:

@@ -184,6 +184,17 @@ def test_a_converter_makes_no_weights_of_integers(name, tmp_path):
         DETECTORS.build(name, size=64, weights=path)
 
 
+def test_spsl_names_the_blocks_that_it_has_no_use_for_and_refuses_others(tmp_path):
+    state = xception_parts.body().state_dict() | {"fc.weight": torch.zeros(1000, 2048)}
+    middle = {key for key in state if re.match(r"block([4-9]|10|11)\.", key)}
+    loaded = DETECTORS.build("spsl", size=64, weights=save(tmp_path, state)).loaded
+    assert set(loaded.dropped) == middle | {"fc.weight"}
+    assert DETECTORS.build("dfb-spsl", size=64, weights=tmp_path / "state.pth").loaded.dropped == ("fc.weight",)
+    path = save(tmp_path, state | {"block4.rubbish": torch.zeros(3), "block11.rep.99.weight": torch.zeros(2)})
+    with pytest.raises(RegistryError, match=re.escape("of its keys 2 unexpected (block4.rubbish, block11.rep.99.weight)")):
+        DETECTORS.build("spsl", size=64, weights=path)
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_every_precision_is_taken(kind, tmp_path, library_file):
     state = {key: value.to(kind) if value.is_floating_point() else value for key, value in library_file[1].items()}
