@@ -98,7 +98,8 @@ class Detector(nn.Module):
 
     `about` says what the detector is, for `dfgrid list detectors` and docs/detectors.md. `imagenet` is what a library publishes
     for its backbone; `dfb` says how DeepfakeBench's checkpoint of it is read (see `detectors.weights`): a map of keys, the name
-    of the detector that takes the file instead, or None. `loaded` is the report on the file that the first weights came from.
+    of the detector that takes the file instead, or None. `loaded` is what a file's tensors became when this instance was built,
+    None where it began at random.
     """
 
     about: ClassVar[About | None] = None

@@ -142,12 +142,18 @@ class MixBlock(nn.Module):
         return x + self.gates[0] * self.first(of_y), y + self.gates[1] * self.second(of_x)
 
 
+def _spread(stem: Tensor, groups: int) -> Tensor:
+    """The first convolution's weights over `groups` images, such that its sums stay as large. Of the file's type still: integers
+    must not look like weights."""
+    return (stem.repeat(1, groups, 1, 1) / groups).to(stem.dtype)
+
+
 def _both(state: State, backbone: nn.Module) -> State:
-    """Weights for both branches; the first convolution is spread over bands so that its sums stay as large."""
+    """Weights for both branches, the first convolution spread over their bands."""
     found: State = {}
     for branch in ("fad", "lfs"):
         groups = backbone.state_dict()[f"{branch}.conv1.weight"].shape[1] // 3
-        stem = state["conv1.weight"].repeat(1, groups, 1, 1) / groups
+        stem = _spread(state["conv1.weight"], groups)
         found |= {f"{branch}.{key}": value for key, value in (state | {"conv1.weight": stem}).items()}
     return found
 
@@ -215,7 +221,7 @@ class F3Net(xception.XceptionDetector):
 
 
 def _four(state: State, backbone: nn.Module) -> State:
-    return state | {"conv1.weight": state["conv1.weight"].repeat(1, 4, 1, 1) / 4}
+    return state | {"conv1.weight": _spread(state["conv1.weight"], 4)}
 
 
 class DfbF3Net(xception.XceptionDetector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +18,17 @@ from detectors.weights import KeyMap, State, load_weights
 MIDDLE = tuple(f"block{number}" for number in range(4, 12))
 
 
+@cache
+def _middle() -> frozenset[str]:
+    """The keys of the blocks that are left out, in Xception's state_dict."""
+    with torch.device("meta"):
+        return frozenset(key for key in xception.body().state_dict() if key.startswith(tuple(f"{block}." for block in MIDDLE)))
+
+
 def _with_phase(state: State, backbone: nn.Module) -> State:
     """Weights for four channels, each of which starts from the mean over RGB, and without the blocks that are not there."""
-    there = {name for name, _ in backbone.named_children()}
-    state = {key: value for key, value in state.items() if key.split(".")[0] in there or key.split(".")[0] not in MIDDLE}
+    if not hasattr(backbone, MIDDLE[0]):
+        state = {key: value for key, value in state.items() if key not in _middle()}
     return state | {"conv1.weight": state["conv1.weight"].mean(dim=1, keepdim=True).repeat(1, 4, 1, 1)}
 
 

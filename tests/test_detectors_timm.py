@@ -149,6 +149,20 @@ def test_torchvisions_vit_interpolates_the_position_embeddings_of_its_file(tmp_p
     assert torch.equal(embedding[:, 0], state["encoder.pos_embedding"][:, 0])  # the class token's has no place to move from
 
 
+@pytest.mark.parametrize("embedding", [torch.zeros(197, 768), torch.zeros(1, 199, 768)])
+def test_position_embeddings_that_cannot_be_interpolated_are_named(embedding, tmp_path):
+    import torchvision
+
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in torchvision.models.vit_b_16().state_dict().items()}
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()} | {"encoder.pos_embedding": embedding}
+    path = save(tmp_path / "vit.pth", state)
+    shape = re.escape(str((*embedding.shape,)))
+    said = rf"vit\.pth does not fit ViTB16; of its keys 1 of another shape \(encoder.pos_embedding: {shape} in the file"
+    with torch.device("meta"), pytest.raises(RegistryError, match=said):
+        DETECTORS.build("vit_b_16", size=64, weights=path)
+
+
 def test_a_file_of_another_network_is_refused_by_the_names_of_its_keys(tmp_path):
     path = save(tmp_path / "resnet.pth", timm.create_model("resnet10t").state_dict())
     for name in ("timm/test_vit", "vit_b_16"):

@@ -2,13 +2,15 @@
 
 import hashlib
 import pickle
+import re
 from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from detectors import DETECTORS
+from detectors import DETECTORS, xception_parts
 from detectors.base import Detector
 from detectors.weights import ImageNet, load_weights
 from optimizers.registry import RegistryError
@@ -54,6 +56,26 @@ def test_a_library_file_fills_the_backbone(library_file):
     filled = DETECTORS.build("resnet18", weights=str(path)).backbone.state_dict()
     assert filled.keys() == state.keys() - {"fc.weight", "fc.bias"}
     assert all(torch.equal(value, state[key]) for key, value in filled.items())
+
+
+def test_a_detector_keeps_what_was_loaded_and_names_every_key(library_file):
+    path, state = library_file
+    loaded = DETECTORS.build("resnet18", weights=str(path)).loaded
+    assert (loaded.file, loaded.sha256) == (path, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert loaded.tensors == len(state) - 2
+    assert loaded.dropped == ("fc.weight", "fc.bias")
+    assert loaded.fresh == ("head.weight", "head.bias")
+    assert DETECTORS.build("resnet18").loaded is None
+
+
+def test_what_stays_at_its_random_start_is_named_as_the_detector_names_it(tmp_path):
+    own = DETECTORS.build("ucf", size=64)
+    path = save(tmp_path, own.backbone["forgery"].body.state_dict())
+    loaded = DETECTORS.build("ucf", size=64, weights=path).loaded
+    body = {key for key in own.state_dict() if key.startswith(("backbone.forgery.body.", "backbone.content.body."))}
+    assert loaded.tensors == len(body)
+    assert set(loaded.fresh) == own.state_dict().keys() - body
+    assert "backbone.forgery.adjust_channel.0.weight" in loaded.fresh
 
 
 def test_files_without_batch_counters_load(tmp_path, library_file):
@@ -126,6 +148,60 @@ def test_a_file_of_another_network_names_some_of_its_keys(library_file):
         DETECTORS.build("xception", weights=library_file[0])
 
 
+@pytest.mark.parametrize("name", ["spsl", "dfb-spsl", "f3net", "dfb-f3net", "srm", "ucf", "vit_b_16", "timm/test_convnext"])
+def test_a_file_that_a_converter_cannot_read_is_refused_by_its_keys(name, tmp_path, library_file):
+    path = save(tmp_path, {key: value for key, value in library_file[1].items() if key != "conv1.weight"})
+    with torch.device("meta"), pytest.raises(RegistryError, match=r"does not fit .*\d+ missing \(.*\d+ unexpected \("):
+        DETECTORS.build(name, weights=path, size=64)
+
+
+def test_a_file_behind_data_parallelism_is_refused_by_its_keys(tmp_path):
+    own = DETECTORS.build("spsl", size=64).state_dict()
+    path = save(tmp_path, {f"module.{key}": value for key, value in own.items()})
+    with pytest.raises(RegistryError, match=r"unexpected \(module\.backbone\.conv1\.weight, "):
+        DETECTORS.build("spsl", size=64, weights=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda value: value.to(torch.int8), "1 of another type (conv1.weight: int8 in the file, float32 here)"),
+        (lambda value: value > 0, "1 of another type (conv1.weight: bool in the file, float32 here)"),
+        (lambda value: torch.full_like(value, 1e300, dtype=torch.float64), "1 not finite (conv1.weight)"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused_by_name(change, said, tmp_path, library_file):
+    path = save(tmp_path, library_file[1] | {"conv1.weight": change(library_file[1]["conv1.weight"])})
+    with pytest.raises(RegistryError, match=re.escape(said)):
+        DETECTORS.build("resnet18", weights=path)
+
+
+@pytest.mark.parametrize("name", ["spsl", "f3net", "dfb-f3net"])
+def test_a_converter_makes_no_weights_of_integers(name, tmp_path):
+    state = xception_parts.body().state_dict()
+    path = save(tmp_path, state | {"conv1.weight": state["conv1.weight"].to(torch.int8)})
+    with torch.device("meta"), pytest.raises(RegistryError, match=r"of another type \(\S*conv1.weight: int8 in the file, float32"):
+        DETECTORS.build(name, size=64, weights=path)
+
+
+def test_spsl_names_the_blocks_that_it_has_no_use_for_and_refuses_others(tmp_path):
+    state = xception_parts.body().state_dict() | {"fc.weight": torch.zeros(1000, 2048)}
+    middle = {key for key in state if re.match(r"block([4-9]|10|11)\.", key)}
+    loaded = DETECTORS.build("spsl", size=64, weights=save(tmp_path, state)).loaded
+    assert set(loaded.dropped) == middle | {"fc.weight"}
+    assert DETECTORS.build("dfb-spsl", size=64, weights=tmp_path / "state.pth").loaded.dropped == ("fc.weight",)
+    path = save(tmp_path, state | {"block4.rubbish": torch.zeros(3), "block11.rep.99.weight": torch.zeros(2)})
+    with pytest.raises(RegistryError, match=re.escape("of its keys 2 unexpected (block4.rubbish, block11.rep.99.weight)")):
+        DETECTORS.build("spsl", size=64, weights=path)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_is_taken(kind, tmp_path, library_file):
+    state = {key: value.to(kind) if value.is_floating_point() else value for key, value in library_file[1].items()}
+    filled = DETECTORS.build("resnet18", weights=save(tmp_path, state)).backbone
+    assert torch.equal(filled.conv1.weight, state["conv1.weight"].float())
+
+
 class RunsCode:
     def __init__(self, path):
         self.path = path
@@ -160,6 +236,53 @@ def test_files_that_are_no_state_dict(tmp_path):
         DETECTORS.build("meso4", weights=save(tmp_path, torch.zeros(3)))
     with pytest.raises(RegistryError, match="its epoch is no tensor"):
         DETECTORS.build("meso4", weights=save(tmp_path, {"epoch": 3}))
+
+
+def test_a_flipped_byte_is_told_from_the_weights_that_were_saved(tmp_path):
+    saved = DETECTORS.build("meso4", size=32)
+    path = save(tmp_path, saved.state_dict())
+    content = bytearray(path.read_bytes())
+    content[content.index(saved.fc2.weight.detach().numpy().tobytes()[:32]) + 5] ^= 0x7F
+    path.write_bytes(content)
+    with pytest.raises(RegistryError, match=r"state\.pth is damaged: the checksum of its part 'state/data/\d+' is wrong; copy it"):
+        DETECTORS.build("meso4", size=32, weights=path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("way", [torch.save, lambda state, path: save_file(state, path)])
+def test_a_files_name_does_not_say_how_it_was_saved(name, way, tmp_path):
+    saved = DETECTORS.build("meso4", size=32)
+    way(saved.state_dict(), tmp_path / name)
+    loaded = DETECTORS.build("meso4", size=32, weights=tmp_path / name)
+    assert torch.equal(loaded.fc2.weight, saved.fc2.weight)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("~nosuchuser/x.pth", "~nosuchuser/x.pth: there is no user 'nosuchuser'; give the whole path"),
+        ("dfb:~nosuchuser/x.pth", "there is no user 'nosuchuser'"),
+        ("x" * 5000, "cannot be looked for (File name too long)"),
+    ],
+)
+def test_a_path_that_cannot_be_is_one_sentence(path, said):
+    with pytest.raises(RegistryError, match=re.escape(said)):
+        DETECTORS.build("dfb-meso4", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to_sparse(), "sparse_coo"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(change, kind, tmp_path):
+    state = DETECTORS.build("meso4", size=32).state_dict()
+    path = save(tmp_path, state | {"fc2.weight": change(state["fc2.weight"])})
+    with pytest.raises(RegistryError, match=rf"holds tensors that are no plain numbers \(fc2.weight: {kind}\); save dense"):
+        DETECTORS.build("meso4", size=32, weights=path)
 
 
 def test_imagenet_takes_the_file_from_torchs_cache(library_file, tmp_path, monkeypatch):
