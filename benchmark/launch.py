@@ -61,6 +61,7 @@ class Job:
         todo: cells in the order in which they are best begun.
         folder, data, device, workers, threads, on_event, address, seconds: as in `run_cells`.
         outcome: every cell of `todo` ends up in one of its lists.
+        writes: whether this process writes down why a cell failed; of several that run a cell together, one does.
     """
 
     todo: list[Cell]
@@ -73,6 +74,7 @@ class Job:
     address: str | None = None
     outcome: Outcome = field(default_factory=Outcome)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    writes: bool = True
 
     def order(self, cells: Iterable[Cell]) -> list[Cell]:
         """The longest first, as far as is measured by now."""
@@ -86,6 +88,13 @@ class Job:
             getattr(self.outcome, stage).append(cell.id)
             self.on_event(Event(cell.id, stage))
             return
+        if self.writes:
+            reason = self.write_down(cell, reason)
+        self.outcome.failed[cell.id] = reason
+        self.on_event(Event(cell.id, "failed", reason=reason))
+
+    def write_down(self, cell: Cell, reason: str) -> str:
+        """Keep why a cell failed in its folder; returns the reason, which also says so where that was not possible."""
         target = self.folder / cell.id
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -96,8 +105,7 @@ class Job:
             save_failure(target / "failure.json", reason)
         except OSError as error:  # a full disk, say: the other cells go on
             reason += f" (and this cannot be written down: {error.strerror})"
-        self.outcome.failed[cell.id] = reason
-        self.on_event(Event(cell.id, "failed", reason=reason))
+        return reason
 
 
 STOPPED, BUSY, WARNING = "stopped", "busy", "warning"
@@ -172,10 +180,12 @@ def run_cells(
     done = finished(cells, folder, data)
     outcome = Outcome(skipped=[cell.id for cell in cells if cell.id in done])
     todo = [cell for cell in cells if cell.id not in done]
+    job = Job(todo, folder, data, device, workers, threads, on_event, address, outcome, seconds or {})
     if todo and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        _run_together(todo, folder, data, device, threads, on_event, outcome)
+        from benchmark.together import run_together
+
+        run_together(job)
     elif todo:
-        job = Job(todo, folder, data, device, workers, threads, on_event, address, outcome, seconds or {})
         job.todo = job.order(todo)
         _launch(launcher, job)
     return outcome
@@ -199,30 +209,6 @@ def _launch(launcher: str, job: Job) -> None:
     check_launcher(launcher, job.address)
     module, _, function = LAUNCHERS[launcher].partition(":")
     getattr(import_module(module), function)(job)
-
-
-def _run_together(
-    todo: list[Cell],
-    folder: Path,
-    data: Path,
-    device: str,
-    threads: int,
-    on_event: Callable[[Event], None],
-    outcome: Outcome,
-) -> None:
-    from benchmark.together import run_together
-
-    def ended(cell: Cell, how: str) -> None:
-        (outcome.finished if how == "finished" else outcome.stopped).append(cell.id)
-        on_event(Event(cell.id, how))
-
-    def report(cell: Cell) -> Callable[[str, int, int], None]:
-        return lambda stage, done, total: on_event(Event(cell.id, stage, done, total))
-
-    def tell(cell: Cell) -> Callable[[str], None]:
-        return lambda note: on_event(Event(cell.id, WARNING, reason=note))
-
-    run_together(todo, folder, data, device, threads, report, ended, tell)
 
 
 def finished(cells: Iterable[Cell], folder: Path, data: Path) -> set[str]:

@@ -24,6 +24,9 @@ from benchmark.pool import run_one
 RETRIES = 3
 """How often Ray starts a cell again whose worker or node was lost."""
 
+LOST = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "OutOfMemoryError", "ObjectLostError")
+"""Ray's errors, by name, about a worker or a node that is gone, perhaps with the result."""
+
 PATIENCE = 60.0
 """Seconds that a task waits for a cell's lock: the lost worker may outlive its node by some."""
 
@@ -140,8 +143,10 @@ def _report(job: Job, waiting: dict[Any, Cell]) -> bool:
 def _stop(ray: Any, job: Job, waiting: dict[Any, Cell]) -> None:
     """Wait for the checkpoints of the cells that run, and take back the others; a second Ctrl-C waits no longer."""
     try:
-        while waiting and _report(job, waiting):
-            ended, _ = ray.wait(list(waiting), timeout=POLL)
+        running = True
+        while waiting and running:
+            running = _report(job, waiting)  # asked before the wait: a cell stops to beat a moment before its task ends
+            ended, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL)
             for reference in ended:
                 _book(job, waiting.pop(reference), *_result(ray, reference))
     except KeyboardInterrupt:
@@ -158,14 +163,16 @@ def _book(job: Job, cell: Cell, reason: str, notes: list[str]) -> None:
 
 
 def _result(ray: Any, reference: Any) -> tuple[str, list[str]]:
-    """How a task ended, as `run_one` says it, or that its workers were lost; and what it noted on the way."""
+    """How a task ended, as `run_one` says it, or why Ray has no result of it; and what it noted on the way."""
     try:
         reason, notes = ray.get(reference)
         return reason, notes
     except ray.exceptions.RayTaskError as error:  # before or after the cell itself, such as an import that fails on the node
         return f"its task failed on a node: {error.cause!s}", []
     except ray.exceptions.RayError as error:
-        return f"its worker or node was lost {RETRIES + 1} times ({type(error).__name__}; out of memory?)", []
+        if isinstance(error, tuple(getattr(ray.exceptions, name) for name in LOST)):
+            return f"its worker or node was lost {RETRIES + 1} times ({type(error).__name__}; out of memory?)", []
+        return f"Ray has not run its task ({type(error).__name__}: {str(error).strip()})", []
 
 
 def _task(

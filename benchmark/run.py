@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import torch
@@ -44,6 +45,8 @@ from results.diagnostics import FILE, Row, table
 from results.files import FORMAT
 from results.record import Measure, Record
 from results.scores import lost_scores
+
+T = TypeVar("T")
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """So much work is lost at most when a run is killed between two evaluations. It does not change the numbers."""
@@ -175,13 +178,16 @@ class _Run:
             self.writer = SummaryWriter(str(self.folder / "events"), purge_step=start + 1 if start else None)
         try:
             with in_memory(self.cell.protocol, self.detector, self.optimizer, self.plan, made.smaller):
-                if self.writes and start in self.evaluation_steps and not self.kept.has(start):
-                    self._keep(start)
+                self._on_first(partial(self._keep_if_lost, start))
                 train(self.detector, self.optimizer, self.schedule, self.plan, self._after_step, start, self.diary.before)
-            return self._write_record() if self.ranks is None else self.ranks.first(self._write_record)
+            return self._on_first(self._write_record)
         finally:
             if self.writes:
                 self.writer.close()
+
+    def _on_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the process that writes; an error there is raised on all, so that none is left waiting."""
+        return work() if self.ranks is None else self.ranks.first(work)
 
     def _write_record(self) -> Record:
         self._test()
@@ -253,7 +259,7 @@ class _Run:
         def there() -> bool:
             return all(point == step or self.kept.has(point) for point in self.evaluation_steps if point <= step)
 
-        return there() if self.ranks is None else self.ranks.first(there)
+        return self._on_first(there)
 
     def _save(self, step: int) -> None:
         state = random_state(self.device)
@@ -309,8 +315,7 @@ class _Run:
         self._check_finite(step)
         loss = self.progress.close_curve(step)
         self._look_at_precision(step)
-        if self.writes:
-            self._score(step, loss)
+        self._on_first(partial(self._score, step, loss))
         self._save(step)
 
     def _check_finite(self, step: int) -> None:
@@ -332,6 +337,11 @@ class _Run:
         scores = self._keep(step)
         self._add(measures(scores, self.val, step / self.plan.batches.steps, step, self.cell.protocol))
         self.writer.flush()
+
+    def _keep_if_lost(self, step: int) -> None:
+        """Score a checkpoint that is an evaluation point without scores."""
+        if step in self.evaluation_steps and not self.kept.has(step):
+            self._keep(step)
 
     def _keep(self, step: int) -> DataFrame:
         """Keep the weights of an evaluation point with their validation scores, which are returned."""

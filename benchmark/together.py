@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +19,11 @@ import torch.distributed as dist
 
 from benchmark.config import Cell, ConfigError
 from benchmark.evaluate import Diverged
+from benchmark.launch import BUSY, STOPPED, WARNING, Event, Job
+from benchmark.mishaps import why_it_failed
 from benchmark.ranks import Ranks
-from benchmark.run import run_cell
-from benchmark.testing import Report
+from benchmark.run import Busy, run_cell
 from benchmark.train import Stopped
-from results.index import save_failure
 
 PATIENCE = timedelta(days=7)
 """How long a rank waits for another, which may be evaluating. One that dies is noticed at once, by its closed connection."""
@@ -52,14 +52,16 @@ def own_device(device: str) -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """The processes of torchrun as `Ranks`; leaves the group at the end."""
+    """The processes of torchrun as `Ranks`; leaves the group at the end.
+
+    Not after an error: NCCL would wait for ranks that sit in a collective and never leave it. The end of this process closes its
+    connections, which they and torchrun notice.
+    """
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-    try:
-        yield Ranks(PATIENCE)
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(PATIENCE)
+    dist.destroy_process_group()
 
 
 @contextmanager
@@ -81,46 +83,60 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def run_together(
-    cells: Iterable[Cell],
-    folder: Path,
-    data: Path,
-    device: str,
-    threads: int,
-    report: Callable[[Cell], Report],
-    ended: Callable[[Cell, str], None],
-    tell: Callable[[Cell], Callable[[str], None]],
-) -> None:
-    """Run cells one after the other, each with all processes. The first that fails ends this process, and torchrun the others.
+def run_together(job: Job) -> None:
+    """Run a job's cells one after the other, each with all processes; those that failed before come last.
+
+    A cell that diverges is booked and the next one begun: all processes know it by the same numbers, at the same step. After any
+    other error they may be out of step, so it ends this process, and torchrun the others.
 
     Args:
-        cells: what to run, in this order.
-        folder: `runs/<grid>`.
-        data: folder that relative store names belong to.
-        device: "cpu", or "cuda" for the GPU of each process.
-        threads: of torch in each process.
-        report: makes a cell's `Report`; rank 0's is called.
-        ended: told "finished" or "stopped" of a cell.
-        tell: makes what `run_cell` tells of a cell with; rank 0's is called.
+        job: what to run, in this order; `workers` and `address` mean nothing here. Rank 0's `on_event` is told of progress.
 
     Raises:
-        ConfigError: a cell failed; its reason is on disk, too.
+        ConfigError: a cell failed other than by diverging; its reason is on disk, too.
     """
-    device = own_device(device)
+    device = own_device(job.device)
     with joined(device) as ranks, asked_to_stop() as stop:
-        for cell in cells:
-            try:
-                silent: Report = lambda stage, done, total: None  # noqa: E731
-                told = report(cell) if ranks.rank == 0 else silent
-                run_cell(cell, folder / cell.id, data, device, threads, told, stop, ranks, tell(cell))
-            except Stopped:
-                ended(cell, "stopped")
+        job.writes = ranks.rank == 0
+        before = ranks.first(lambda: {cell.id for cell in job.todo if _failure(job, cell).exists()})
+        cells = sorted(job.todo, key=lambda cell: cell.id in before)
+        for number, cell in enumerate(cells):
+            reason = _run(job, cell, device, ranks, stop)
+            ranks.gather(None)  # one that has failed alone is missed here, where no other cell is blamed for it
+            job.book(cell, reason)
+            if reason == STOPPED:
+                job.outcome.stopped += [left.id for left in cells[number + 1 :]]
                 return
-            except Exception as error:
-                reason = str(error) if isinstance(error, ValueError | Diverged) else f"{type(error).__name__}: {error}"
-                target = folder / cell.id / "failure.json"
-                # The others fail because this one is gone; theirs is not the reason.
-                if target.parent.is_dir() and not target.exists():
-                    save_failure(target, reason)
-                raise ConfigError(f"rank {ranks.rank}: cell {cell.id} failed: {reason}") from error
-            ended(cell, "finished")
+
+
+def _run(job: Job, cell: Cell, device: str, ranks: Ranks, stop: Callable[[], bool]) -> str:
+    """One cell; returns, on all ranks alike, "" or the reason why there is no record: `STOPPED`, `BUSY`, or a sentence."""
+    folder = job.folder / cell.id
+
+    def report(stage: str, done: int, total: int) -> None:
+        if ranks.rank == 0:
+            job.on_event(Event(cell.id, stage, done, total))
+
+    def tell(note: str) -> None:
+        job.on_event(Event(cell.id, WARNING, reason=note))
+
+    try:
+        run_cell(cell, folder, job.data, device, job.threads, report, stop, ranks, tell)
+    except Stopped:
+        return STOPPED
+    except Busy:  # rank 0 has told all
+        return BUSY
+    except Diverged as error:
+        return str(error)
+    except Exception as error:
+        # The others fail because this one is gone; theirs is not the reason.
+        if _failure(job, cell).exists():
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            reason = job.write_down(cell, why_it_failed(error, folder))
+        raise ConfigError(f"rank {ranks.rank}: cell {cell.id} failed: {reason}") from error
+    return ""
+
+
+def _failure(job: Job, cell: Cell) -> Path:
+    return job.folder / cell.id / "failure.json"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import signal
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -255,6 +257,32 @@ def cells(rank: int, folder: str, settings: dict[str, Any], data: str) -> None:
         Path(folder, f"stopped{rank}").write_text(str(stopped))
     run_cell(cell, Path(folder, "parts"), Path(data), ranks=ranks)
     dist.destroy_process_group()
+
+
+def grid(rank: int, folder: str, cells: Sequence[dict[str, Any]], data: str, port: int) -> None:
+    """Cells as torchrun's processes run them, of which the first that gets as far as scoring finds no finite score."""
+    from benchmark import run
+    from benchmark.config import Cell
+    from benchmark.evaluate import Diverged
+    from benchmark.launch import Event, run_cells
+
+    signal.alarm(240)
+    torch.set_num_threads(1)
+    here = {"RANK": rank, "WORLD_SIZE": SIZE, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in here.items()}
+    score, asked = run.score, []
+
+    def blind(*args: Any, **settings: Any) -> Any:
+        asked.append(rank)
+        if len(asked) == 1:
+            raise Diverged("the detector's scores are not finite")
+        return score(*args, **settings)
+
+    run.score = blind
+    told: list[Event] = []
+    outcome = run_cells(list(map(Cell.model_validate, cells)), Path(folder), Path(data), on_event=told.append)
+    endings = [(event.cell, event.stage) for event in told if event.stage in ("finished", "failed", "busy")]
+    Path(folder, f"told{rank}").write_text(json.dumps({"outcome": asdict(outcome), "endings": endings}))
 
 
 def with_group(rank: int, folder: str) -> None:

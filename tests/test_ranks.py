@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,15 +18,17 @@ from unittest.mock import Mock
 import pytest
 import ranks_worker
 import torch
+from filelock import FileLock
 from optimizer_reference import Tiny, faces
 from ranks_worker import CASES, DOMAINS, TOGETHER, Case, run_case
 from test_run import CONTENT, assert_same, cell
 from torch import Tensor
 
 from benchmark.config import ConfigError
+from benchmark.launch import Job
 from benchmark.objective import BatchObjective
 from benchmark.run import run_cell
-from benchmark.together import asked_to_stop, own_device
+from benchmark.together import asked_to_stop, own_device, run_together
 from benchmark.train import micro_batches, share
 from results.record import Record
 from results.scores import load_scores
@@ -145,6 +150,81 @@ def test_a_cell_in_two_processes(data: Path, tmp_path: Path) -> None:
     scores = [load_scores(tmp_path / name / "scores.parquet") for name in ("whole", "alone")]
     assert len(scores[0]) == len(scores[1]) > 0
     assert float((scores[0]["score"] - scores[1]["score"]).abs().max()) < 1e-3
+
+
+def test_a_grid_goes_on_after_cells_that_end_on_all_ranks_alike(data: Path, tmp_path: Path) -> None:
+    """A loss and a score that are not finite, and a cell of another process; the one that failed before is tried last."""
+    wild = cell(optimizers=[{"name": "sgd", "base": {"name": "sgd", "lr": 1e30}}])
+    busy, blind, tame = (cell(seeds=[seed]) for seed in (1, 2, 3))
+    for one in (wild, busy):
+        (tmp_path / one.id).mkdir()
+    (tmp_path / wild.id / "failure.json").write_text('{"reason": "as before"}')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = [one.model_dump(mode="json") for one in (wild, busy, blind, tame)]
+    with FileLock(tmp_path / busy.id / ".lock"):
+        assert ranks_worker.launch(ranks_worker.grid, str(tmp_path), asked, str(data), port) == [0, 0]
+    one, other = (json.loads((tmp_path / f"told{rank}").read_text()) for rank in range(2))
+    assert one == other
+    endings = [[busy.id, "busy"], [blind.id, "failed"], [tame.id, "finished"], [wild.id, "failed"]]
+    assert one["endings"] == endings
+    assert one["outcome"]["failed"].keys() == {blind.id, wild.id}
+    for id_, reason in one["outcome"]["failed"].items():
+        assert json.loads((tmp_path / id_ / "failure.json").read_text())["reason"] == reason
+    assert not (tmp_path / busy.id / "failure.json").exists()
+    assert Record.load(tmp_path / tame.id / "record.json").provenance.processes == 2
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A group of one process that is not joined; what is asked of it."""
+    asked: list[str] = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *args, **settings: asked.append("join"))
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: asked.append("leave"))
+    group = SimpleNamespace(rank=0, size=1, first=lambda work: work(), gather=lambda value: [value])
+    monkeypatch.setattr("benchmark.together.Ranks", lambda patience: group)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConfigError("no such store"), "no such store"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "its disk is full ("),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero (see {}/traceback.txt)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("full", [False, True])
+def test_another_error_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: list[str], error: Exception, reason: str, full: bool
+) -> None:
+    """In the words of other launchers. It does not leave the group, where NCCL would wait for the ranks that still compute."""
+
+    def fail(cell: Any, folder: Path, *args: Any) -> None:
+        folder.mkdir()
+        raise error
+
+    def nothing(path: Any, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("benchmark.together.run_cell", fail)
+    if full:
+        monkeypatch.setattr("results.index.write_atomically", nothing)
+    with pytest.raises(ConfigError) as told:
+        run_together(Job([cell()], tmp_path, tmp_path, "cpu", 1, 1, lambda event: None))
+    assert str(told.value).startswith(f"rank 0: cell {cell().id} failed: {reason.format(cell().id)}")
+    assert str(told.value).endswith("(and this cannot be written down: No space left on device)") == full
+    written = tmp_path / cell().id / "failure.json"
+    assert written.exists() != full
+    assert full or json.loads(written.read_text())["reason"] in str(told.value)
+    assert alone == ["join"]
+
+
+def test_a_process_leaves_the_group_at_the_end(tmp_path: Path, alone: list[str]) -> None:
+    run_together(Job([], tmp_path, tmp_path, "cpu", 1, 1, lambda event: None))
+    assert alone == ["join", "leave"]
 
 
 def test_torchrun(data: Path, tmp_path: Path) -> None:

@@ -110,6 +110,52 @@ def test_what_a_task_notes_reaches_the_terminal(data: Path, tmp_path: Path) -> N
     assert told[0].reason == "checkpoint.pt is damaged; going on from step 1 in checkpoint.previous.pt, the one before it"
 
 
+def test_what_ends_while_others_stop_is_booked_as_it_ended(tmp_path: Path) -> None:
+    """Also a cell whose last beat is gone when its task has not handed over its result yet; one that never began is taken back."""
+    from types import SimpleNamespace
+
+    failed, never = grid(seeds=[0, 1]).cells()
+    waited: list[float] = []
+    cancelled: list[str] = []
+
+    def wait(references: list[str], timeout: float, num_returns: int = 1) -> tuple[list[str], list[str]]:
+        waited.append(timeout)
+        return ["a"] if "a" in references else [], []
+
+    ray = SimpleNamespace(
+        wait=wait,
+        get=lambda reference: ("the loss is not finite", ["a note"]),
+        cancel=lambda reference, force: cancelled.append(reference),
+    )
+    told: list[Event] = []
+    job = Job([failed, never], tmp_path, tmp_path, "cpu", 1, 1, told.append)
+    ray_cluster._stop(ray, job, {"a": failed, "b": never})
+    assert waited == [ray_cluster.POLL]
+    assert job.outcome.failed == {failed.id: "the loss is not finite"}
+    assert job.outcome.stopped == [never.id]
+    assert cancelled == ["b"]
+    assert (told[0].stage, told[0].reason) == ("warning", "a note")
+
+
+def test_only_what_was_lost_is_called_lost() -> None:
+    ray = pytest.importorskip("ray", reason=WITHOUT)
+    from types import SimpleNamespace
+
+    def result(error: Exception) -> str:
+        def get(reference: None) -> None:
+            raise error
+
+        return ray_cluster._result(SimpleNamespace(get=get, exceptions=ray.exceptions), None)[0]
+
+    lost = "its worker or node was lost 4 times ({}; out of memory?)"
+    for name in (*ray_cluster.LOST, "ObjectReconstructionFailedError"):
+        error = getattr(ray.exceptions, name)
+        assert result(error.__new__(error)) == lost.format(name)
+    told = result(ray.exceptions.RuntimeEnvSetupError("no such folder"))
+    assert told.startswith("Ray has not run its task (RuntimeEnvSetupError: ")
+    assert told.endswith("no such folder)")
+
+
 def test_a_node_that_is_killed_costs_no_cell(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason=WITHOUT)
     from ray.cluster_utils import Cluster

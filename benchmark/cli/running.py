@@ -181,10 +181,10 @@ def run_study_cells(
             bar.update(whole, completed=sum(trained.values()))
 
         outcome = run_cells(todo, folder, data, device, workers, threads, on_event, launcher, address)
-    if outcome.busy:
+    if outcome.busy and not console.quiet:
         busy = len(outcome.busy)
         errors.print(f"[yellow]{counted(busy, 'cell')} {'is' if busy == 1 else 'are'} being run by another process[/]")
-    if outcome.failed:
+    if outcome.failed and not console.quiet:
         count = f"{len(outcome.failed)} of {counted(len(todo), 'cell')} failed"
         errors.print(f"[red]{count}[/]; failure.json in a cell's folder in {escape(str(folder))} says why", soft_wrap=True)
     if outcome.stopped and not console.quiet:
