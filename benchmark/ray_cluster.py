@@ -169,10 +169,12 @@ def _result(ray: Any, reference: Any) -> tuple[str, list[str]]:
         return reason, notes
     except ray.exceptions.RayTaskError as error:  # before or after the cell itself, such as an import that fails on the node
         return f"its task failed on a node: {error.cause!s}", []
+    except ray.exceptions.TaskCancelledError:
+        return "its task was cancelled on the cluster, and not by this command; run the same command to go on", []
     except ray.exceptions.RayError as error:
         if isinstance(error, tuple(getattr(ray.exceptions, name) for name in LOST)):
             return f"its worker or node was lost {RETRIES + 1} times ({type(error).__name__}; out of memory?)", []
-        return f"Ray has not run its task ({type(error).__name__}: {str(error).strip()})", []
+        return f"Ray has no result of its task ({_in_a_sentence(error)})", []
 
 
 def _task(
@@ -217,3 +219,9 @@ class _Wanted:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _in_a_sentence(error: Exception) -> str:
+    """An error of Ray's by its first line and, where a node's traceback follows, the last, which says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(dict.fromkeys((f"{type(error).__name__}:" if lines else type(error).__name__, *lines[:1], *lines[-1:])))

@@ -151,9 +151,12 @@ def test_only_what_was_lost_is_called_lost() -> None:
     for name in (*ray_cluster.LOST, "ObjectReconstructionFailedError"):
         error = getattr(ray.exceptions, name)
         assert result(error.__new__(error)) == lost.format(name)
-    told = result(ray.exceptions.RuntimeEnvSetupError("no such folder"))
-    assert told.startswith("Ray has not run its task (RuntimeEnvSetupError: ")
-    assert told.endswith("no such folder)")
+    nodes_own = "[Node 1] Traceback (most recent call last):\n  File ...\nValueError: no such folder\n"
+    assert result(ray.exceptions.RuntimeEnvSetupError(nodes_own)) == (
+        "Ray has no result of its task (RuntimeEnvSetupError: Failed to set up runtime environment. ValueError: no such folder)"
+    )
+    assert result(ray.exceptions.RaySystemError("")).startswith("Ray has no result of its task (RaySystemError: ")
+    assert result(ray.exceptions.TaskCancelledError()).startswith("its task was cancelled on the cluster, and not by this command")
 
 
 def test_a_node_that_is_killed_costs_no_cell(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
