@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import timm
 import torch
+from timm.models import get_deprecated_models
 from torch import nn
 
 from detectors.about import About
@@ -67,9 +68,12 @@ def family(model: str) -> type[TimmBackbone]:
     """The detector class of one of timm's models.
 
     Raises:
-        RegistryError: timm has no such model, or no such tag of it; the sentence holds the nearest name.
+        RegistryError: timm has no such model, or no such tag of it; the sentence holds the nearest name, or today's.
     """
     architecture, _, tag = model.partition(".")
+    if architecture in (renamed := get_deprecated_models()):
+        today = f"use 'timm/{renamed[architecture]}'" if renamed[architecture] else "it has no successor there"
+        raise RegistryError(f"'{architecture}' is a name that timm no longer gives: {today}")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.5)
         hint = f"did you mean 'timm/{near[0]}'? " if near else ""
@@ -153,7 +157,7 @@ def _chosen_weights(name: str, weights: str | Path, configuration: dict[str, Any
     """`weights` in the words of `load_weights`."""
     tag = str(configuration.get("tag") or "")
     if str(weights) == "imagenet" and tag and not any(data in tag for data in ("in1k", "in12k", "in21k", "in22k")):
-        raise RegistryError(f"the weights of {name} are not ImageNet's but '{tag}': use weights: pretrained")
+        raise RegistryError(f"the tag '{tag}' of {name} does not say that its weights are ImageNet's: use weights: pretrained")
     return "imagenet" if str(weights) == "pretrained" else weights
 
 
