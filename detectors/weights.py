@@ -7,7 +7,8 @@
     weights: dfb:PATH    a checkpoint that DeepfakeBench publishes for its detector of the same name
 
 Every way is strict: each tensor of the file has a place, each place gets its tensor, and what is left out on either side is
-declared by the detector's class and reported. Nothing but tensors is ever unpickled.
+declared by the detector's class (or, of a timm file, by timm's own function) and reported, key by key, in the detector's attribute
+`loaded`. Batch counters alone may be absent undeclared. Nothing but tensors is ever unpickled.
 
 A detector takes DeepfakeBench's checkpoints if its class says by which keys, in one attribute::
 
