@@ -28,11 +28,15 @@ e.g. `timm/vit_base_patch16_clip_224.openai`.
 - **GFLOPs**: 10^9 operations of one face's forward pass in evaluation mode at the input size given; a multiply-add counts two.
 - **Input**: side of the faces in px by default; the setting `size` changes it. A detector normalises its faces itself, by mean
   and std of RGB in [0, 1].
-- **Weights**, the setting `weights`: `none`; `imagenet`, the library's file, from its cache or downloaded and checked against its
-  hash (without a network the error says which file to put where); the path of such a file, or of the detector's own state_dict
-  (`.pth`, `.safetensors`); `dfb:PATH`, a checkpoint that DeepfakeBench publishes, with or without `module.` in front of its keys.
-  `timm/` detectors take `pretrained` too, which is what timm publishes under the tag. A file fills every tensor or is refused with
-  the names of the keys that do not fit; only tensors are unpickled.
+- **Weights**, the setting `weights`: `none`; `imagenet`, the library's file, from its cache or downloaded, and checked against the
+  hash in its name (without a network the error says which file to put where); the path of such a file, or of the detector's own
+  state_dict (of torch or safetensors); `dfb:PATH`, a checkpoint that DeepfakeBench publishes, with or without `module.` in front of
+  its keys. `timm/` detectors take `pretrained` too, which is what timm publishes under the tag; the Hugging Face client checks what
+  it downloads, and a file that was put into torch's cache by hand has no hash to be checked against. Each tensor of a file has a
+  place and fills it, or the file is refused with the names of the keys that do not fit; only tensors are unpickled. What a
+  detector's class declares is left out and reported: of the file, the 1000-class layer and what the network has no use for; of the
+  detector, what the file cannot hold, which keeps its random start (the layer to two classes, the new stem of
+  `dfb-efficientnet_b4`, `adjust_channel` of `ucf`). Batch counters may be absent.
 
 How fast they are, beside DeepfakeBench's: [detectors_speed.md](detectors_speed.md).
 """

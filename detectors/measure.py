@@ -34,7 +34,7 @@ def card(name: str, device: str = "meta") -> Card:
     about = cls.about
     first = (cls.__doc__ or "").strip().split("\n")[0]
     ways = ["none"] if "weights" in DETECTORS.settings(name) else []
-    if detector.imagenet is not None:
+    if detector.imagenet is not None and detector.imagenet.url:
         ways.append("imagenet")
     if isinstance(cls.dfb, KeyMap):
         ways.append("dfb")

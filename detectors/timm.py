@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import timm
 import torch
+from timm.models import get_deprecated_models
 from torch import nn
 
 from detectors.about import About
@@ -68,9 +69,12 @@ def family(model: str) -> type[TimmBackbone]:
     """The detector class of one of timm's models.
 
     Raises:
-        RegistryError: timm has no such model, or no such tag of it; the sentence holds the nearest name.
+        RegistryError: timm has no such model, or no such tag of it; the sentence holds the nearest name, or today's.
     """
     architecture, _, tag = model.partition(".")
+    if architecture in (renamed := get_deprecated_models()):
+        today = f"use 'timm/{renamed[architecture]}'" if renamed[architecture] else "it has no successor there"
+        raise RegistryError(f"'{architecture}' is a name that timm no longer gives: {today}")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.5)
         hint = f"did you mean 'timm/{near[0]}'? " if near else ""
@@ -90,12 +94,12 @@ def family(model: str) -> type[TimmBackbone]:
         pooling="the model's own",
         insertion="the first stage or the patch embedding, if there is one (our choice)",
     )
-    published: ImageNet | None = None
+    # timm's own functions look at a file's classifier to tell older keys from newer ones, so it is they that get the whole file.
+    convert = partial(_converted, architecture)
+    published = ImageNet(url or "", head=(), convert=convert)
     if hub:
         file = own.get("hf_hub_filename") or "model.safetensors"
-        published = HubFile(f"https://huggingface.co/{hub}/resolve/main/{file}", _head(own), convert=_converted, hub=hub)
-    elif url:
-        published = ImageNet(url, _head(own), convert=_converted)
+        published = HubFile(f"https://huggingface.co/{hub}/resolve/main/{file}", head=(), convert=convert, hub=hub)
     fields = {"model": model, "about": about, "imagenet": published, "__doc__": TimmBackbone.__doc__, "__module__": __name__}
     return type(f"timm/{model}", (TimmBackbone,), fields)
 
@@ -142,17 +146,19 @@ def _configuration(model: str) -> dict[str, Any]:
     return dict(configuration.to_dict())
 
 
-def _head(configuration: dict[str, Any]) -> tuple[str, ...]:
-    layers = configuration.get("classifier") or ()
-    layers = (layers,) if isinstance(layers, str) else layers
-    return tuple(f"{layer}.{part}" for layer in layers for part in ("weight", "bias"))
+@cache
+def _head(architecture: str) -> frozenset[str]:
+    """The keys that a model has with a classifier alone: the classifier's, and those of a norm or a layer that go with it."""
+    with torch.device("meta"):
+        full, bare = (timm.create_model(architecture, pretrained=False, num_classes=classes).state_dict() for classes in (1000, 0))
+    return frozenset(full.keys() - bare.keys())
 
 
 def _chosen_weights(name: str, weights: str | Path, configuration: dict[str, Any]) -> str | Path:
     """`weights` in the words of `load_weights`."""
     tag = str(configuration.get("tag") or "")
     if str(weights) == "imagenet" and tag and not any(data in tag for data in ("in1k", "in12k", "in21k", "in22k")):
-        raise RegistryError(f"the weights of {name} are not ImageNet's but '{tag}': use weights: pretrained")
+        raise RegistryError(f"the tag '{tag}' of {name} does not say that its weights are ImageNet's: use weights: pretrained")
     return "imagenet" if str(weights) == "pretrained" else weights
 
 
@@ -181,7 +187,9 @@ def _probe(model: str, size: int, fixed: dict[str, Any]) -> tuple[int, tuple[str
     return features, tuple(f"backbone.{name}" for name in (convolving or maps)[:1])
 
 
-def _converted(state: State, backbone: nn.Module) -> State:
-    """The file's tensors as this network wants them, by timm's own function: position embeddings of another size, older keys."""
+def _converted(architecture: str, state: State, backbone: nn.Module) -> State:
+    """The file's tensors as this network wants them, by timm's own function: position embeddings of another size, older keys.
+    Without the classifier, which such a function may have given its name."""
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    return dict(convert(state, backbone)) if convert is not None else state
+    converted = convert(state, backbone) if convert is not None else state
+    return {key: value for key, value in converted.items() if key not in _head(architecture)}

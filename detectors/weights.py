@@ -7,7 +7,8 @@
     weights: dfb:PATH    a checkpoint that DeepfakeBench publishes for its detector of the same name
 
 Every way is strict: each tensor of the file has a place, each place gets its tensor, and what is left out on either side is
-declared by the detector's class and reported. Nothing but tensors is ever unpickled.
+declared by the detector's class (or, of a timm file, by timm's own function) and reported, key by key, in the detector's attribute
+`loaded`. Batch counters alone may be absent undeclared. Nothing but tensors is ever unpickled.
 
 A detector takes DeepfakeBench's checkpoints if its class says by which keys, in one attribute::
 
@@ -91,7 +92,8 @@ class ImageNet:
     """The weights that a library publishes for a backbone.
 
     Attributes:
-        url: the library's own file. Its name ends in the first digits of its SHA-256, which the file is checked against.
+        url: the library's own file. Its name ends in the first digits of its SHA-256, which the file is checked against. Empty
+            where none is published: local files are read by the rest all the same.
         head: the keys of the 1000-class layer in that file, which are dropped. All of them need not be there.
         fresh: keys of the backbone that are dropped too and keep their random initialisation.
         convert: called with the rest of the file's tensors and the backbone, gives them in the shapes of this backbone (position
@@ -196,7 +198,7 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
         loaded = _load_dfb(detector, name, str(weights).removeprefix("dfb:"))
     else:
         if str(weights) == "imagenet":
-            if imagenet is None:
+            if imagenet is None or not imagenet.url:
                 raise RegistryError(f"{name} has no ImageNet weights; use weights: none, or the path of a state_dict file")
             path = imagenet.fetch(name)
         else:

@@ -86,7 +86,10 @@ def test_a_model_without_channel_statistics_is_refused_by_pim(name):
         ("timm/resnet10t", {"sise": 64}, "did you mean 'size'?"),
         ("timm/resnet10t", {"size": 8}, "at least 32"),
         ("timm/resnet10t", {"normalization": "owm"}, "no normalization 'owm'"),
-        ("timm/vit_base_patch16_clip_224.openai", {"weights": "imagenet", "size": 32}, "not ImageNet's but 'openai'"),
+        ("timm/vit_base_patch16_clip_224.openai", {"weights": "imagenet", "size": 32}, "the tag 'openai' of"),
+        ("timm/convnextv2_atto.fcmae", {"weights": "imagenet"}, "does not say that its weights are ImageNet's: use weights: pretr"),
+        ("timm/tf_efficientnet_b0_ap", {}, "a name that timm no longer gives: use 'timm/tf_efficientnet_b0.ap_in1k'"),
+        ("timm/ghostnet_050", {"weights": "pretrained"}, "has no ImageNet weights"),
         ("vit_b_16", {"size": 100}, "divisible by 16"),
     ],
 )
@@ -116,6 +119,69 @@ def test_a_file_of_timm_fills_the_backbone(suffix, tmp_path):
     filled = DETECTORS.build("timm/resnet10t", weights=path).backbone.state_dict()
     assert filled.keys() == state.keys() - {"fc.weight", "fc.bias"}
     assert all(torch.equal(value, state[key]) for key, value in filled.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    # A norm goes with the classifier, or an MLP; there are two classifiers; timm publishes nothing and names no classifier.
+    ["efficientvit_m0", "caformer_s18", "repvit_m1", "levit_128s", "ghostnet_050"],
+)
+def test_all_that_goes_with_the_classifier_is_left_out(name, tmp_path):
+    with torch.device("meta"):
+        shapes = timm.create_model(name).state_dict()
+        bare = timm.create_model(name, num_classes=0).state_dict().keys()
+    path = save(tmp_path / "model.pth", {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in shapes.items()})
+    loaded = DETECTORS.build(f"timm/{name}", weights=path).loaded
+    assert (loaded.tensors, set(loaded.dropped)) == (len(bare), shapes.keys() - bare)
+    assert loaded.fresh == ("head.weight", "head.bias")
+
+
+def test_a_swin_file_of_before_timm_loads_and_one_of_timm(tmp_path):
+    name = "swin_tiny_patch4_window7_224"
+    with torch.device("meta"):
+        shapes = timm.create_model(name).state_dict()
+    own = {key: torch.zeros(value.shape) for key, value in shapes.items()}
+    older = {
+        re.sub(r"layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample", key).replace(
+            "head.fc.", "head."
+        ): value
+        for key, value in own.items()
+    } | {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
+    for state, dropped in (
+        (own, {"head.fc.weight", "head.fc.bias"}),
+        (older, {"head.weight", "head.bias", "layers.0.blocks.0.attn.relative_position_index"}),
+    ):
+        loaded = DETECTORS.build(f"timm/{name}", weights=save(tmp_path / "swin.pth", state)).loaded
+        assert (loaded.tensors, set(loaded.dropped)) == (len(own) - 2, dropped)
+
+
+def test_a_clip_file_loads_and_its_text_tower_is_reported(tmp_path):
+    own = timm.create_model("test_vit", num_classes=0).state_dict()
+    renamed = {
+        "cls_token": "class_embedding",
+        "pos_embed": "positional_embedding",
+        "patch_embed.proj": "conv1",
+        "norm.": "ln_post.",
+        "blocks.": "transformer.resblocks.",
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+        "attn.qkv.": "attn.in_proj_",
+        "attn.proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    clip = {}
+    for key, value in own.items():
+        for ours, theirs in renamed.items():
+            key = key.replace(ours, theirs)
+        clip[f"visual.{key}"] = value[0, 0] if key == "class_embedding" else value[0] if key == "positional_embedding" else value
+    text = {"logit_scale": torch.tensor(1.0), "token_embedding.weight": torch.zeros(10, 512), "ln_final.bias": torch.zeros(512)}
+    path = save(tmp_path / "open_clip_pytorch_model.bin", clip | {"visual.proj": torch.rand(64, 512)} | text)
+    for size in (160, 64):
+        detector = DETECTORS.build("timm/test_vit", size=size, weights=path)
+        assert torch.equal(detector.backbone.blocks[1].mlp.fc1.weight, own["blocks.1.mlp.fc1.weight"])
+        assert detector.loaded.tensors == len(own)
+        assert set(detector.loaded.dropped) == {"visual.proj", *text}
 
 
 def test_a_damaged_safetensors_file_is_refused(tmp_path):
