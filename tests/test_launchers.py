@@ -252,7 +252,7 @@ def test_one_unreadable_cell_does_not_keep_the_others(dfgrid: Any, data: Path, t
     first, second = two.cells()
     (folder / first.id / "cell.yaml").write_text("")
     code, told = dfgrid("grid", "retry", "small", "--data", data)
-    assert code == 0
+    assert code == 1
     assert f"{first.id}/cell.yaml cannot be read" in " ".join(told.split())
     assert (folder / second.id / "record.json").exists()
 

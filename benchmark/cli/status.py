@@ -110,3 +110,5 @@ def grid_retry(
     load_plugins(dict.fromkeys(file for cell in cells for file in cell.plugins))
     tell_of_lost_scores(cells, folder)
     finish(run_study_cells(folder.name, cells, folder, data, device, workers, threads, launcher, address))
+    if unread:
+        raise typer.Exit(1)
