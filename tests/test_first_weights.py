@@ -78,7 +78,9 @@ def test_reproduce_knows_the_file_by_its_content(file: Path, data: Path, tmp_pat
     shutil.move(file, moved)
     with pytest.raises(ConfigError, match=r"those of init.pth \(SHA-256 .*is not there; give that very file with --weights"):
         reproduce(record, data, tmp_path / "third")
-    assert reproduce(record, data, tmp_path / "third", weights=[weights(tmp_path / "wrong.pth", 3), moved]).identical
+    third = reproduce(record, data, tmp_path / "third", weights=[weights(tmp_path / "wrong.pth", 3), moved])
+    assert third.identical
+    assert third.circumstances == {}  # the file's name is none of them
     weights(file, 2)
     with pytest.raises(ConfigError, match=r"init.pth has another content; give that very file with --weights"):
         reproduce(record, data, tmp_path / "fourth")
