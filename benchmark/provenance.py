@@ -40,8 +40,15 @@ def code_hash() -> str:
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file; read once as long as its size and time stay what they are, since all cells of a grid ask for it."""
+    path = Path(path).resolve()
+    seen = path.stat()
+    return _hash(path, seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, size: int, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=1)

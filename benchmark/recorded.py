@@ -88,8 +88,7 @@ def with_weights(cell: Cell, record: Record, given: Iterable[Path] = ()) -> Cell
     ((name, digest),) = record.provenance.weights.items()
     for file in (path, *given):
         if file.is_file() and provenance.file_hash(file) == digest:
-            kind = "dfb:" if str(cell.detector.settings["weights"]).startswith("dfb:") else ""
-            return cell.model_copy(update={"detector": cell.detector.model_copy(update={"weights": f"{kind}{file}"})})
+            return cell.model_copy(update={"detector": cell.detector.with_weights_file(file)})
     raise ConfigError(
         f"the record's first weights are those of {name} (SHA-256 {digest[:12]}...), and {path} "
         f"{'has another content' if path.is_file() else 'is not there'}; give that very file with --weights"

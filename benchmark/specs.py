@@ -16,10 +16,6 @@ SBI = "SBI"
 """The one method, and so the one domain, of training on self-blended images."""
 
 
-PUBLISHED = ("none", "imagenet", "pretrained")
-"""First weights that no file of the user's holds."""
-
-
 class Named(BaseModel):
     """A registry name with settings: `meso4`, or `{name: meso4, size: 64}`. Settings are checked against the registry."""
 
@@ -51,9 +47,16 @@ class DetectorSpec(Named):
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that the settings name for the first weights; None where they name none, or what a library publishes."""
-        named = str(self.settings.get("weights", "none"))
-        return None if named in PUBLISHED else Path(named.removeprefix("dfb:")).expanduser()
+        """The user's own file of first weights that the settings name; see `detectors.weights.local_file`."""
+        from detectors.weights import local_file  # it brings torch, for which a listing of commands does not wait
+
+        return local_file(self.settings.get("weights", "none"))
+
+    def with_weights_file(self, file: Path) -> DetectorSpec:
+        """The same detector from a file that lies elsewhere."""
+        from detectors.weights import with_file
+
+        return self.model_copy(update={"weights": with_file(self.settings["weights"], file)})
 
     @property
     def title(self) -> str:

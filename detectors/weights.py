@@ -43,6 +43,12 @@ from optimizers.registry import RegistryError
 
 log = logging.getLogger(__name__)
 
+PUBLISHED = ("none", "imagenet", "pretrained")
+"""Settings `weights` that name no file of the user's."""
+
+DFB = "dfb:"
+"""Goes before the path of a checkpoint of DeepfakeBench."""
+
 State = dict[str, Tensor]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -194,8 +200,8 @@ def load_weights(detector: nn.Module, weights: str | Path, imagenet: ImageNet | 
         )
     if str(weights) == "none":
         return None
-    if str(weights).startswith("dfb:"):
-        loaded = _load_dfb(detector, name, str(weights).removeprefix("dfb:"))
+    if str(weights).startswith(DFB):
+        loaded = _load_dfb(detector, name, str(weights).removeprefix(DFB))
     else:
         if str(weights) == "imagenet":
             if imagenet is None or not imagenet.url:
@@ -270,6 +276,21 @@ def _thrown_away(convert: Callable[[State, nn.Module], State], backbone: nn.Modu
     # A tensor that came out in the same memory, or under its own name, has its place: a converter is asked again about few.
     taken = {value.data_ptr() for value in converted.values()}
     return among([key for key, value in state.items() if key not in converted and value.data_ptr() not in taken])
+
+
+def local_file(weights: str | Path) -> Path | None:
+    """The user's own file that a setting `weights` names; None where it names none, or what a library publishes.
+
+    Raises:
+        RegistryError: it lies in the home of a user whom the system does not know.
+    """
+    named = str(weights)
+    return None if named in PUBLISHED else _path(named.removeprefix(DFB))
+
+
+def with_file(weights: str | Path, file: Path) -> str:
+    """The setting `weights` with its file elsewhere, read in the same way."""
+    return f"{DFB if str(weights).startswith(DFB) else ''}{file}"
 
 
 def _path(weights: str | Path) -> Path:
