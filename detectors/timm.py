@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import timm
 import torch
+from timm.models import _builder as builder
 from timm.models import get_deprecated_models
 from torch import nn
 
@@ -190,6 +191,28 @@ def _probe(model: str, size: int, fixed: dict[str, Any]) -> tuple[int, tuple[str
 def _converted(architecture: str, state: State, backbone: nn.Module) -> State:
     """The file's tensors as this network wants them, by timm's own function: position embeddings of another size, older keys.
     Without the classifier, which such a function may have given its name."""
-    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    converted = convert(state, backbone) if convert is not None else state
-    return {key: value for key, value in converted.items() if key not in _head(architecture)}
+    convert = _filter(architecture)
+    if convert is not None:
+        try:
+            state = convert(state, backbone)
+        except TypeError:  # as timm itself does: some of its functions take the tensors alone
+            state = convert(state)
+    return {key: value for key, value in state.items() if key not in _head(architecture)}
+
+
+@cache
+def _filter(architecture: str) -> Callable[..., State] | None:
+    """The function that timm passes a file of this model through, which only its builder knows: the loader that it would call is
+    exchanged for one that takes the name down, while a model without storage is built."""
+    told: list[Callable[..., State] | None] = [None]
+
+    def take_down(*_: Any, filter_fn: Callable[..., State] | None = None, **__: Any) -> None:
+        told.append(filter_fn)
+
+    load, builder.load_pretrained = builder.load_pretrained, take_down
+    try:
+        with torch.device("meta"):
+            timm.create_model(architecture, pretrained=True, num_classes=0)
+    finally:
+        builder.load_pretrained = load
+    return told[-1]

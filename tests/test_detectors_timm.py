@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 
 from benchmark.objective import BatchObjective
 from detectors import DETECTORS
@@ -153,6 +154,36 @@ def test_a_swin_file_of_before_timm_loads_and_one_of_timm(tmp_path):
     ):
         loaded = DETECTORS.build(f"timm/{name}", weights=save(tmp_path / "swin.pth", state)).loaded
         assert (loaded.tensors, set(loaded.dropped)) == (len(own) - 2, dropped)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("regnet_y_400mf", "regnety_004"), ("regnet_x_400mf", "regnetx_004_tv"), ("densenet121", "densenet121")]
+)
+def test_torchvisions_own_file_loads_into_timms_network_of_that_name(theirs, ours, tmp_path):
+    network = torchvision.models.get_model(theirs).eval()
+    state = network.state_dict()
+    if theirs.startswith("densenet"):  # its published file is of 2017: other keys, and no batch counters
+        renamed = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2.", key): value for key, value in state.items()}
+        state = {key: value for key, value in renamed.items() if not key.endswith("num_batches_tracked")}
+    detector = DETECTORS.build(f"timm/{ours}", size=64, weights=save(tmp_path / "file.pth", state)).eval()
+    assert len(detector.loaded.dropped) == 2  # the classifier's
+
+    for head in ("fc", "classifier"):
+        if hasattr(network, head):
+            setattr(network, head, torch.nn.Identity())
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(detector.backbone(images), network(images), atol=1e-5)
+
+
+def test_a_file_of_before_timm_is_read_by_the_function_that_the_models_builder_names(tmp_path):
+    """DeiT III's own files call the layer scales gamma_1 and gamma_2; the function of timm's that reads them is told so."""
+    own = timm.create_model("deit3_small_patch16_224", num_classes=0).state_dict()
+    state = {re.sub(r"ls(\d)\.gamma", r"gamma_\1", key): torch.rand_like(value) for key, value in own.items()}
+    assert any("gamma_1" in key for key in state)
+    detector = DETECTORS.build("timm/deit3_small_patch16_224", weights=save(tmp_path / "deit3.pth", state))
+    assert torch.equal(detector.backbone.blocks[3].ls2.gamma, state["blocks.3.gamma_2"])
+    assert detector.loaded.dropped == ()
 
 
 def test_a_clip_file_loads_and_its_text_tower_is_reported(tmp_path):
