@@ -321,13 +321,18 @@ class BatchObjective:
 
     def _forward(self, batch: Batch, shifted: bool) -> Tensor:
         """Mean loss of one micro-batch, with its graph."""
+        where = "" if self.domain is None else f" of domain {self.domain}"
+        if len(batch) < self.detector.least_micro_batch:
+            raise ConfigError(
+                f"{type(self.detector).__name__} compares faces with each other, and a micro-batch has {len(batch)}{where}; choose "
+                f"batch_size and micro_batch so that at least {self.detector.least_micro_batch} go through the detector together"
+            )
         try:
             with self.precision.autocast(self.device, shifted):
                 return self.detector.objective(batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            where = "" if self.domain is None else f" of domain {self.domain}"
             raise ConfigError(
                 f"BatchNorm cannot normalise a micro-batch of {len(batch)} example{where}; "
                 "choose batch_size and micro_batch so that at least two examples go through the detector together"

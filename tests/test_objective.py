@@ -170,6 +170,19 @@ def test_a_domain_of_one_example_under_batch_norm() -> None:
     rule("roga", Tiny()).gradient(BatchObjective(Tiny(), [float32([0, 0, 7])]))  # positions give it a variance
 
 
+class Comparing(Tiny):
+    """Its loss is over pairs of the faces that it is given together."""
+
+    least_micro_batch = 2
+
+
+def test_a_domain_of_one_example_of_a_detector_that_compares_faces() -> None:
+    with pytest.raises(ConfigError, match="Comparing compares faces with each other, and a micro-batch has 1 of domain 7; choose"):
+        rule("roga", Comparing()).gradient(BatchObjective(Comparing(), [float32([0, 0, 7])]))
+    rule("roga", Comparing()).gradient(BatchObjective(Comparing(), [float32([0, 0, 7, 7])]))
+    rule("sam", Comparing()).gradient(BatchObjective(Comparing(), [float32([0, 0, 7])]))
+
+
 # --- derivatives ---
 
 
