@@ -11,6 +11,7 @@ from detectors import DETECTORS
 from detectors.base import Detector
 from detectors.cards import Card
 from detectors.weights import KeyMap
+from optimizers.registry import RegistryError
 
 
 def card(name: str, device: str = "meta") -> Card:
@@ -22,12 +23,15 @@ def card(name: str, device: str = "meta") -> Card:
             computes something while it is built may need "cpu".
 
     Raises:
-        RegistryError: an unknown name.
+        RegistryError: an unknown name, or a string where a tuple of strings belongs.
     """
     cls: Any = DETECTORS.get(name)
     with torch.device(device):
         detector: Detector = DETECTORS.build(name).eval()
         face = torch.zeros(1, 3, detector.size, detector.size)
+    for key in ("shallow", "needs"):
+        if isinstance(value := getattr(detector, key), str):  # its letters would be listed
+            raise RegistryError(f"{key} is '{value}', one string; write {key} = ('{value}',)")
     # With gradients, or torch would take a fused attention that the counter does not know.
     with FlopCounterMode(display=False) as counter:
         features = detector(face).features.shape[1]
@@ -51,7 +55,7 @@ def card(name: str, device: str = "meta") -> Card:
         features=features,
         insertion=about.insertion if about else "",
         shallow=tuple(detector.shallow),
-        needs=tuple(getattr(detector, "needs", ())),
+        needs=tuple(detector.needs),
         weights=tuple(ways),
         imagenet=detector.imagenet.url if detector.imagenet is not None else "",
         parameters=sum(p.numel() for p in detector.parameters() if p.requires_grad),

@@ -103,6 +103,13 @@ class Asks(Detector):
 
     def __init__(self, width):
         super().__init__()
+
+
+@DETECTORS.register("lacks")
+class Lacks(Detector):
+    '''Faces of 32 px.'''
+
+    needs = ("views")
 """
 
 
@@ -116,6 +123,7 @@ def test_a_plug_in_that_cannot_be_measured_hides_no_other(tmp_path, markdown):
     said = " ".join(done.stderr.split())
     assert "detector 'fails' cannot be measured (RuntimeError: no such layer); see dfgrid check detector fails" in said
     assert "detector 'asks' cannot be measured (RegistryError: " in said
+    assert "detector 'lacks' cannot be measured (RegistryError: needs is 'views', one string; write needs = ('views',))" in said
     if not markdown:
         assert "Faces of 64 px" in " ".join(done.stdout.split())
 
