@@ -16,6 +16,20 @@ import tempfile
 import venv
 from pathlib import Path
 
+INSTALLED = 7.5e9
+"""Bytes that the environment takes once everything is installed; a torch for CPUs alone takes a fifth of it."""
+
+
+def warn_of_little_room(folder: Path) -> None:
+    """pip notices a full disk after minutes, having filled it."""
+    free = shutil.disk_usage(folder).free
+    if free < INSTALLED:
+        print(
+            f"{folder.resolve()} has {free / 1e9:.1f} GB free and the environment takes about {INSTALLED / 1e9:.1f} GB, most of it "
+            "torch: should the installation fail, free some or clone to another disk",
+            file=sys.stderr,
+        )
+
 
 def download_pip_wheel(scratch: Path) -> Path:
     """Let apt fetch python3-pip-whl into `scratch`, with package lists of its own, and unpack the wheel."""
@@ -42,6 +56,7 @@ def main() -> None:
         if not (target / "pyvenv.cfg").is_file():
             sys.exit(f"{target} is there and is no virtual environment; remove or rename it")
         shutil.rmtree(target)  # one that was not finished
+    warn_of_little_room(target.parent)
     if importlib.util.find_spec("ensurepip") is not None:
         venv.create(target, with_pip=True, symlinks=True)
         return
