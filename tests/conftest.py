@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from filelock import FileLock
 
 # The width of what commands print is settled when their console is first imported; no test may be the one to settle it.
 os.environ["COLUMNS"] = "200"
-import benchmark.cli.console  # noqa: F401
+from benchmark.cli import main
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
 
@@ -71,3 +72,23 @@ def _make(folder: Path) -> None:
         draw_dataset(folder / style, style=style, identities=identities, frames=FRAMES, seed=3)
         preprocess(read_layout(folder / style, layout=layout, name=style), folder / "stores" / style, Settings(frames=FRAMES))
         CachedImages(FaceStore(folder / "stores" / style), 32)
+
+
+@pytest.fixture
+def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a command in this process, in a folder of the test's own, and gives its exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        told = capsys.readouterr()
+        return int(code or 0), told.out + told.err
+
+    return run
