@@ -25,6 +25,7 @@ from benchmark.launch import LAUNCHERS, Event, Job, Outcome, check_launcher, run
 from benchmark.pool import slots
 from benchmark.run import run_cell
 
+
 def test_launchers_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import import_module
 
