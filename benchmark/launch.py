@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from benchmark.config import Cell, ConfigError
 from benchmark.costs import longest_first, recorded_seconds
+from benchmark.same_name import join
 from benchmark.study import Study
 from optimizers.registry import RegistryError, did_you_mean
 from preprocessing.errors import PreprocessingError
@@ -119,6 +120,9 @@ def write_index(study: Study, folder: Path, add: bool = False) -> None:
         study: the grid, or grids of one name.
         folder: `runs/<grid>`.
         add: keep the cells and tests that the file names already (single cells, trained one after the other).
+
+    Raises:
+        ConfigError: a cell that is to be added would share a row or a column with one that is not of its settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "grid.json"
@@ -137,8 +141,10 @@ def write_index(study: Study, folder: Path, add: bool = False) -> None:
     with FileLock(folder / ".grid.lock"):  # cells that are begun at the same time must not drop each other
         if add and path.exists():
             before: GridFile = read_model(GridFile, path, "grid", f"run `{run_command(folder.name)}`")
-            wanted = [*(c for c in before.cells if c.id not in {w.id for w in wanted}), *wanted]
-            tests = [*(t for t in before.tests if t.name not in {n.name for n in tests}), *tests]
+            for cell in study.wanted():
+                before = join(cell, before, folder)
+            wanted = list(({c.id: c for c in before.cells} | {c.id: c for c in wanted}).values())
+            tests = list(({t.name: t for t in before.tests} | {t.name: t for t in tests}).values())
         GridFile(name=study.name, title=study.title, tests=tuple(tests), cells=tuple(wanted)).save(path)
 
 

@@ -102,20 +102,20 @@ def find_stores(record: Record, data: Path, given: Iterable[Path] = ()) -> dict[
         ConfigError: a store that is nowhere; the sentence says what lies under its name instead.
     """
     wanted = dict(record.provenance.stores)
-    found = {name: data / name for name, digest in wanted.items() if _fingerprint(data / name) == digest}
+    found = {name: data / name for name, digest in wanted.items() if fingerprint(data / name) == digest}
     others: Iterator[Path] | list[Path] = [*given]
     for source in (others, _stores_below(data)):
         for path in source:
             if len(found) == len(wanted):
                 return found
-            digest = _fingerprint(path)
+            digest = fingerprint(path)
             for name in wanted:
                 if name not in found and wanted[name] == digest:
                     found[name] = path.resolve()
     missing = next((name for name in wanted if name not in found), None)
     if missing is None:
         return found
-    there = _fingerprint(data / missing)
+    there = fingerprint(data / missing)
     instead = f"; {data / missing} has {there[:12]}..., another content" if there else ""
     raise ConfigError(
         f"no store below {data} has the fingerprint {wanted[missing][:12]}... of store {missing}{instead}; "
@@ -134,7 +134,8 @@ def moved(cell: Cell, places: dict[str, Path], data: Path) -> Cell:
     )
 
 
-def _fingerprint(path: Path) -> str | None:
+def fingerprint(path: Path) -> str | None:
+    """Of a face store; None where none is, or none that can be read."""
     try:
         return FaceStore(path).fingerprint if (path / INFO).is_file() else None
     except PreprocessingError:

@@ -15,7 +15,7 @@ from preprocessing.overview import overview
 from preprocessing.store import FaceStore
 from results.record import Record
 from results.report import DatasetCheck, ReadGrid, StoreShown, Video
-from results.trail import settings_in_words
+from results.settings import settings_in_words
 
 SIDE = 96
 """Pixels of a face in the report."""

@@ -8,10 +8,14 @@ from typing import Any
 
 from benchmark.config import Cell, ConfigError
 from benchmark.heartbeat import read_beat
+from benchmark.provenance import file_hash
 from benchmark.reading import read_yaml
+from benchmark.recorded import fingerprint
 from benchmark.study import Study
 from results.files import RecordError, read_model
 from results.index import GridFile, WantedCell
+from results.record import Record
+from results.rows import cell_settings, settings_of, what_differs
 
 SHOWN = 3
 
@@ -49,6 +53,62 @@ def check_same_grid(study: Study, folder: Path) -> list[str]:
         return []
     names = ", ".join(cell.id for cell in gone[:SHOWN]) + (f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else "")
     return [f"{folder} has cells that this grid does not want any more: {names}; their records stay, the table leaves them out"]
+
+
+def join(cell: Cell, before: GridFile, folder: Path) -> GridFile:
+    """What a grid of single cells wants beside this cell, once that is added.
+
+    Args:
+        cell: to be added.
+        before: what the grid wants by now. A cell in this one's place (row, column and seed) that did not get to its first
+            checkpoint gives way.
+        folder: `runs/<grid>`.
+
+    Raises:
+        ConfigError: a cell there would be a seed of the same row though it was begun under other settings, or has a test set of
+            the same name on other faces.
+    """
+    here = _set(cell)
+    kept = []
+    for other in before.cells:
+        in_row = other.id != cell.id and _title(other)[:3] == _title(cell)[:3]
+        in_place = in_row and other.seed == cell.seed
+        if not begun(folder / other.id):
+            kept += [] if in_place else [other]
+            continue
+        kept.append(other)
+        there = _begun_with(folder / other.id)
+        found = what_differs(there, here) if in_row else ""
+        if in_place and not found:
+            found = "what it was set to is of another version"
+        if found:
+            raise ConfigError(
+                f"{folder} has {cell.optimizer.title} on {cell.detector.title} already, and a row of its table is of one setting: "
+                f"{found}; give this cell a row of its own with --label, or a table of its own with --name"
+            )
+        if found := what_differs(there, here, tuple(f"tests.{test.name}." for test in cell.tests)):
+            raise ConfigError(
+                f"{folder} has a test set of that name already, and a column of its table is of one: {found}; give this cell a "
+                "table of its own with --name"
+            )
+    return before.model_copy(update={"cells": tuple(kept)})
+
+
+def _set(cell: Cell) -> dict[str, str]:
+    content = cell.model_dump(mode="json", exclude={"protocol": {"diagnostics_every"}})
+    detector, optimizer = ({"name": s.name, **s.settings} for s in (cell.detector, cell.optimizer))
+    if (file := cell.detector.weights_file) is not None and file.is_file():
+        detector["weights"] = file_hash(file)[:12]
+    known = {name: found for name in cell.stores() if (found := fingerprint(Path(name))) is not None}
+    return cell_settings(detector, optimizer, content["base"], content["protocol"], content["train"], content["tests"], known)
+
+
+def _begun_with(folder: Path) -> dict[str, str]:
+    """What a cell that is there was set to: as it was begun, or by its record, which is all that an imported cell has."""
+    try:
+        return _set(Cell.model_validate(read_yaml(folder / "cell.yaml")))
+    except (ConfigError, ValueError):  # not there, or of another version
+        return settings_of(Record.load(folder / "record.json"))
 
 
 def begun(folder: Path) -> bool:

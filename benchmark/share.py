@@ -19,8 +19,9 @@ from benchmark.verify import check_diagnostics, check_measures
 from results.archive import CELL_FILES, check_suffix, pack, unpack
 from results.diagnostics import FILE as DIAGNOSTICS
 from results.files import RecordError, read_model, write_atomically
-from results.index import GridFile, GridIndex, WantedCell
+from results.index import GridFile, GridIndex, WantedCell, check_seeds
 from results.record import METRICS, Record
+from results.rows import check_rows
 from results.scores import check_scores, load_scores
 from results.selection import common_selection
 from results.tables import write_tables
@@ -107,7 +108,8 @@ def import_archives(archives: Sequence[Path], runs: Path, progress: Progress = l
 
     Raises:
         RecordError: an archive that is damaged or not what it claims; a cell that is there with other numbers; stores of one name
-            with different content; grids of one name that want different test sets. One sentence names it.
+            with different content; grids of one name that want different test sets, or in which a row would be of two settings.
+            One sentence names it.
     """
     received = []
     for number, archive in enumerate(archives):
@@ -227,6 +229,10 @@ def _plan(folder: Path, received: Sequence[_Received]) -> tuple[Path, GridFile, 
             files |= {path: content for path, content in r.files.items() if path.startswith(f"{id_}/")}
     same_stores(record for record, _ in records.values())
     assert grid is not None
+    check_rows(
+        ((c.part, c.detector, c.optimizer), f"{c.id} ({records[c.id][1]})", records[c.id][0]) for c in grid.cells if c.id in records
+    )
+    check_seeds(grid, folder / "grid.json")
     return folder, grid, files, merged
 
 

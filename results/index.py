@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from results.files import FORMAT, RecordError, dump, read_model, write_atomically
 from results.record import Record, Role, Strict
+from results.rows import METHOD, check_rows
 
 NOT_RUN = "not run yet"
 FAILURE = "failure.json"
@@ -116,12 +117,14 @@ class GridIndex:
         A record that cannot be read is a reason of its cell, not an error: it must not hide the other cells.
 
         Raises:
-            RecordError: no such folder, or its grid.json is missing or broken; the sentence says what to run.
+            RecordError: no such folder, its grid.json is missing or broken (the sentence says what to run), or two cells are seeds
+                of one row though they are one seed, or though their detector or optimizer is set differently.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise RecordError(never_started(folder))
         grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `{run_command(folder.name)}`")
+        check_seeds(grid, folder / "grid.json")
         records: dict[str, Record] = {}
         reasons: dict[str, str] = {}
         for wanted in grid.cells:
@@ -130,6 +133,9 @@ class GridIndex:
                 records[wanted.id] = found
             else:
                 reasons[wanted.id] = found
+        check_rows(
+            (((c.part, c.detector, c.optimizer), str(folder / c.id), records[c.id]) for c in grid.cells if c.id in records), METHOD
+        )
         return cls(grid, records, reasons, folder)
 
     def part(self, name: str) -> GridIndex:
@@ -167,6 +173,22 @@ class GridIndex:
                 if cell.optimizer_name:
                     return cell.optimizer_name
         return title
+
+
+def check_seeds(grid: GridFile, path: Path) -> None:
+    """A row has one number a seed.
+
+    Raises:
+        RecordError: two cells of one row and one seed.
+    """
+    known: dict[tuple[str, str, str, int], str] = {}
+    for c in grid.cells:
+        other = known.setdefault((c.part, c.detector, c.optimizer, c.seed), c.id)
+        if other != c.id:
+            raise RecordError(
+                f"{path}: {other} and {c.id} are both {c.optimizer} on {c.detector} with seed {c.seed}, and a "
+                "table would take them for two seeds; take one of them out of its `cells` (what it measured stays in its folder)"
+            )
 
 
 def run_command(name: str) -> str:

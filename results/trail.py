@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from results.index import GridIndex, run_command
-from results.record import Level, Measure, Metric, Provenance, Record
+from results.record import Level, Measure, Metric, OptimizerUsed, Provenance, Record
 from results.selection import Selection
+from results.settings import flat_settings, settings_in_words
 
 
 def trail(
@@ -43,6 +44,8 @@ def trail(
         checkpoint,
         f"Records: {len(records)} of {len(index.grid.cells)} cell{'s' * (len(index.grid.cells) != 1)}.",
         _settings("Protocol", [r.protocol for r in records]),
+        _methods("Detectors", {r.detector.title: settings_in_words(_without_folders(r.detector.settings)) for r in records}),
+        _methods("Optimizers", {r.optimizer.title: _spent(r.optimizer) for r in records}),
         _settings("Training data", [r.data.get("train", {}) for r in records]),
         _examples(records, shown),
         *_differences("Test data", [{"tests": r.data.get("tests", [])} for r in records]),
@@ -66,22 +69,6 @@ def _numbers(seeds: list[int], metrics: Collection[Metric], bold: str) -> str:
     return f"{units}; {over}; {best}."
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as `outer.inner` -> text."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
-            # Test sets and the like: each goes by its name.
-            flat |= _flat({str(v.get("name", i)): v for i, v in enumerate(value)}, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)):
-            flat[prefix + key] = "/".join(map(str, value)) or "none"
-        else:
-            flat[prefix + key] = "none" if value is None else str(value)
-    return flat
-
-
 def _counted(values: Iterable[str]) -> str:
     """`a (12 cells), b (6 cells)`."""
     return ", ".join(f"{value} ({count} cell{'s' * (count > 1)})" for value, count in Counter(values).items())
@@ -89,13 +76,13 @@ def _counted(values: Iterable[str]) -> str:
 
 def _differences(title: str, settings: list[Mapping[str, Any]]) -> list[str]:
     """The sentence of `_settings` where cells differ, else nothing."""
-    flats = [_flat(s) for s in settings]
+    flats = [flat_settings(s) for s in settings]
     return [_settings(title, settings)] if any(flat != flats[0] for flat in flats) else []
 
 
 def _settings(title: str, settings: list[Mapping[str, Any]]) -> str:
     """The settings that all cells share, and those in which they differ, with the number of cells for each value."""
-    flats = [_flat(s) for s in settings]
+    flats = [flat_settings(s) for s in settings]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
     columns = {key: [flat.get(key, "not set") for flat in flats] for key in keys}
     same = ", ".join(f"{key} {values[0]}" for key, values in columns.items() if len(set(values)) == 1)
@@ -103,6 +90,24 @@ def _settings(title: str, settings: list[Mapping[str, Any]]) -> str:
     if not differing:
         return f"{title}: {same}."
     return f"{title} DIFFERS between the cells of this table in {'; '.join(differing)}. Alike in all: {same or 'nothing'}."
+
+
+def _methods(title: str, settings: Mapping[str, str]) -> str:
+    """Each row's or column's own settings, by what the table calls it; its cells do not differ in them (`results.rows`)."""
+    return f"{title}: {'; '.join(f'{name}: {words}' if words else name for name, words in settings.items())}."
+
+
+def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a file of first weights lies on one machine is nothing to publish; its name and hash are in a sentence of their own."""
+    return {key: str(value).rsplit("/", 1)[-1] if key == "weights" else value for key, value in settings.items()}
+
+
+def _spent(used: OptimizerUsed) -> str:
+    """A rule's settings, and those of the base optimizer that spends its gradient, which may be the rule itself."""
+    base = settings_in_words(used.base_settings)
+    return ", ".join(
+        filter(None, (settings_in_words(used.settings), base if used.base == used.name else f"base {used.base} {base}"))
+    )
 
 
 def _examples(records: list[Record], shown: Collection[tuple[str, Level]]) -> str:
@@ -155,13 +160,3 @@ def _machine(p: Provenance) -> dict[str, str]:
         **torch,
         "deterministic algorithms": "yes" if p.deterministic else "no",
     }
-
-
-def flat_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as `outer.inner` -> text."""
-    return _flat(settings)
-
-
-def settings_in_words(settings: Mapping[str, Any]) -> str:
-    """Nested settings as one line: `epochs 10, batch_size 30, clip none`."""
-    return ", ".join(f"{key} {value}" for key, value in _flat(settings).items())

@@ -49,7 +49,7 @@ def test_a_store_without_splits_is_trained_on_with_warnings(dfgrid: Dfgrid, unsp
     assert code == 0, err
     assert "cross-dataset" in out
     assert "training, validation and test faces are the same by construction" in err
-    (folder,) = Path("runs/train").glob("resnet10-adam-*")
+    (folder,) = Path("runs/train").glob("resnet10-*-adam-*")
     record = Record.load(folder / "record.json")
     assert len(record.warnings) == err.count("warning") == 4
     assert any("validation uses the training faces" in w for w in record.warnings)

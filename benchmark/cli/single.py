@@ -67,15 +67,24 @@ def train(
         str | None, typer.Option(help="Which faces --frames takes: uniform (evenly spread), or first, as DeepfakeBench does.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    label: Annotated[
+        str | None,
+        typer.Option(help="What tables call the row; default: the optimizer and what is set of it: sam rho=0.1."),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="Folder in --runs, and what `dfgrid table` calls it: cells on the same data under one protocol.")
+    ] = "train",
     runs: Runs = Path("runs"),
     device: Device = "cpu",
     plugin: Plugins = None,
 ) -> None:
-    """Train and test one cell without a grid file.
+    """Train and test one cell without a grid file. `dfgrid table train` shows all of them.
 
-    Tests are on the split 'test', or on 'none' where a store has no other split.
+    A row of that table is one optimizer under one setting, and its cells are seeds; --name keeps other data, another protocol or
+    another length of training apart. Tests are on the split 'test', or on 'none' where a store has no other split.
     """
     from benchmark.config import ConfigError, Grid, default_base
+    from benchmark.labels import detector_label, optimizer_label
     from benchmark.reading import parse
     from benchmark.study import study_of
 
@@ -83,14 +92,15 @@ def train(
     groups: dict[str, dict[str, Any]] = {"detector": {}, "optimizer": {}, "protocol": {}, "base": {}}
     for text in setting or []:
         key, value = parse_setting(text)
-        group, _, name = key.partition(".")
-        if group not in groups or not name:
+        group, _, what = key.partition(".")
+        if group not in groups or not what:
             raise ConfigError(f"--set {text}: the key must start with detector., optimizer., protocol. or base.")
-        if group != "protocol" and name in ("name", "base", "bases", "label"):
-            raise ConfigError(f"--set {text}: say this with --detector, --optimizer or --base")
-        groups[group][name] = value
+        if group != "protocol" and what in ("name", "base", "bases", "label"):
+            raise ConfigError(f"--set {text}: say this with --detector, --optimizer, --base or --label")
+        groups[group][what] = value
     if lr is not None:
         groups["base"]["lr"] = lr
+    column: dict[str, Any] = {"name": detector, **groups["detector"]}
     rule: dict[str, Any] = {"name": optimizer, **groups["optimizer"]}
     if base is not None or groups["base"]:
         rule["base"] = {"name": base or default_base(optimizer), **groups["base"]}
@@ -102,23 +112,26 @@ def train(
     tests += [{"name": m, "methods": [m], "role": "held-out", **at_home} for m in held_out or []]
     tests += [{"name": path.name, "store": str(path.resolve()), "role": "cross-dataset", **picked} for path in test or []]
     content = {
-        "name": "train",
+        "name": name,
         "title": "Single cells",
         "train": {"store": home, "methods": method, "train_split": train_split, "val_split": val_split, **picked},
         "tests": tests,
-        "detectors": [{"name": detector, **groups["detector"]}],
+        "detectors": [column],
         "optimizers": [rule],
         "seeds": [seed],
         "protocol": {"epochs": epochs, "batch_size": batch_size, **groups["protocol"]},
         "plugins": plugins,
     }
-    look_at_fit(parse(Grid, content, "dfgrid train").cells())  # before a store is opened, which the tests' splits ask for
+    first = parse(Grid, content, "dfgrid train").cells()[0]
+    look_at_fit([first])  # before a store is opened, which the tests' splits ask for
     for one in tests:
         one["split"] = tested_split(Path(one["store"]))
+    column["label"] = detector_label(first.detector)
+    rule["label"] = optimizer_label(first) if label is None else label
     grid = parse(Grid, content, "dfgrid train")
     outcome = run_grid(study_of(grid), runs, Path(), device, 1, add=True, fit=True)
     finish(outcome)
-    show_measures(runs / "train" / grid.cells()[0].id)
+    show_measures(runs / name / grid.cells()[0].id)
 
 
 def tested_split(path: Path) -> str:

@@ -15,9 +15,9 @@ from results.printed import METRIC_TITLES
 from results.record import METRICS, Level, Record
 from results.report import papers
 from results.selection import SELECTIONS, Chosen, select
+from results.settings import settings_in_words
 from results.tables import LOWER_IS_BETTER
 from results.tidy import protocol_label
-from results.trail import settings_in_words
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 

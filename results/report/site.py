@@ -24,8 +24,8 @@ from results.report.figures import clear, figures_of
 from results.report.videos import TestLook, Video, look_at, looks
 from results.scores import load_scores
 from results.selection import SELECTIONS, Chosen, select
+from results.settings import flat_settings, settings_in_words
 from results.tidy import protocol_label
-from results.trail import flat_settings, settings_in_words
 
 FaceSource = Callable[[Record, Video], "Mapping[str, bytes] | str"]
 """A video's faces as WebP by their keys, or one sentence that says why there are none."""

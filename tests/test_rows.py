@@ -1,0 +1,153 @@
+"""A row of a table is one optimizer under one setting: what would be averaged with it is kept apart, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_material import grid, write_grid
+from results_grids import grid_file, provenance, record
+from results_grids import write_grid as write_records
+
+from benchmark.launch import write_index
+from benchmark.share import export_grid, import_archives
+from benchmark.study import study_of
+from results.files import RecordError
+from results.index import GridIndex, WantedCell
+from results.record import OptimizerUsed
+from results.rows import settings_of, what_differs
+from results.tables import build_table
+
+SAM = {"name": "sam", "base": "sgd", "base_settings": {"lr": 0.005}}
+
+
+def sam(cell: str, seed: int, **settings: object) -> Any:
+    return record(cell, 0.8, optimizer="sam", seed=seed).model_copy(update={"optimizer": OptimizerUsed(**SAM, settings=settings)})
+
+
+# --- reading ---
+
+
+def test_a_row_has_one_cell_a_seed(tmp_path: Path) -> None:
+    two = (
+        WantedCell(id="a", detector="meso4", optimizer="sam", seed=0),
+        WantedCell(id="b", detector="meso4", optimizer="sam", seed=0),
+    )
+    write_records(tmp_path, grid_file(cells=two), [sam("a", 0, rho=0.05), sam("b", 0, rho=0.5)])
+    with pytest.raises(RecordError, match=r"grid.json: a and b are both sam on meso4 with seed 0, .*; take one of them out"):
+        GridIndex.read(tmp_path)
+
+
+def test_the_seeds_of_a_row_have_one_setting(tmp_path: Path) -> None:
+    seeds = grid_file(optimizers=("sam",), seeds=(0, 1))
+    write_records(tmp_path, seeds, [sam("meso4-sam-s0", 0, rho=0.05), sam("meso4-sam-s1", 1, rho=0.5)])
+    with pytest.raises(
+        RecordError, match=r"s0 and .*s1 would be seeds of one row, sam on meso4, .*: optimizer.rho is 0.05 there and 0.5"
+    ):
+        GridIndex.read(tmp_path)
+    # A setting of a later version, a number written otherwise, and another protocol, which the table itself counts.
+    later = sam("meso4-sam-s1", 1, rho=5e-2, adaptive=False).model_copy(update={"protocol": {"name": "strict", "epochs": 3}})
+    write_records(tmp_path, seeds, [later])
+    assert "Protocol DIFFERS" in " ".join(build_table(GridIndex.read(tmp_path)).trail)
+
+
+def test_a_table_says_how_its_rows_and_columns_are_set(tmp_path: Path) -> None:
+    write_records(tmp_path, grid_file(), [record("meso4-sgd-s0", 0.7), sam("meso4-sam-s0", 0, rho=0.05)])
+    trail = build_table(GridIndex.read(tmp_path)).trail
+    assert "Detectors: meso4: size 64." in trail
+    assert "Optimizers: sgd: lr 0.005; sam: rho 0.05, base sgd lr 0.005." in trail
+
+
+def test_a_table_names_no_folder_of_weights(tmp_path: Path) -> None:
+    used = record("meso4-sgd-s0", 0.7)
+    own = used.model_copy(update={"detector": used.detector.model_copy(update={"settings": {"weights": "/home/me/x.pth"}})})
+    write_records(tmp_path, grid_file(optimizers=("sgd",)), [own])
+    assert "Detectors: meso4: weights x.pth." in build_table(GridIndex.read(tmp_path)).trail
+
+
+# --- importing ---
+
+
+def test_archives_whose_rows_are_of_two_settings_are_not_merged(tmp_path: Path) -> None:
+    for name, rho, seed in (("one", 0.05, 0), ("same", 0.5, 0), ("other", 0.5, 1), ("more", 0.05, 1)):
+        wanted = grid(optimizers=[{"name": "sam", "rho": rho}], seeds=[seed])
+        export_grid(write_grid(tmp_path / name, wanted), tmp_path / f"{name}.zip")
+    for name in ("same", "other"):
+        with pytest.raises(
+            RecordError, match=r"one.zip\) and .* would be seeds of one row, sam on .*: optimizer.rho is 0.05 there"
+        ) as told:
+            import_archives([tmp_path / "one.zip", tmp_path / f"{name}.zip"], tmp_path / "runs")
+        assert f"{name}.zip" in str(told.value)
+        assert not (tmp_path / "runs").exists()
+    import_archives([tmp_path / "one.zip", tmp_path / "more.zip"], tmp_path / "runs")
+    with pytest.raises(RecordError, match=r"optimizer\.rho"):
+        import_archives([tmp_path / "other.zip"], tmp_path / "runs")
+
+
+def test_one_store_may_lie_elsewhere_on_another_machine(tmp_path: Path) -> None:
+    one = record("meso4-sgd-s0", 0.7)
+    data = {"train": {**one.data["train"], "store": "/mnt/b"}, "tests": [{**one.data["tests"][0], "store": "/mnt/b"}]}
+    stores = provenance(stores={"/mnt/b": one.provenance.stores["mini-a"]})
+    other = one.model_copy(update={"seed": 1, "data": data, "provenance": stores})
+    assert what_differs(settings_of(one), settings_of(other)) == ""
+    elsewhere = other.model_copy(update={"provenance": provenance(stores={"/mnt/b": "0" * 64})})
+    assert "train.store is f00dfacecafe there and 000000000000 here" in what_differs(settings_of(one), settings_of(elsewhere))
+
+
+# --- single cells ---
+
+
+def test_single_cells_of_other_settings_are_rows_of_their_own(dfgrid: Any, data: Path) -> None:
+    a = data / "stores" / "mini-a"
+    one = (
+        "--detector",
+        "meso4",
+        "--set",
+        "detector.size=32",
+        "--store",
+        a,
+        "--method",
+        "Deepfakes",
+        "--batch-size",
+        8,
+        "--epochs",
+        1,
+    )
+    for more in ((), ("--set", "optimizer.rho=0.5"), ("--lr", 0.02), ("--seed", 1), ("--set", "optimizer.rho=0.05")):
+        code, said = dfgrid("train", "--optimizer", "sam", *one, *more)
+        assert code == 0, said
+    assert "nothing to run" in said  # 0.05 is the default
+    cells = GridIndex.read("runs/train").grid.cells
+    rows = [(c.detector, c.optimizer, c.seed) for c in cells]
+    assert rows == [
+        ("meso4 size=32", name, seed) for name, seed in (("sam", 0), ("sam rho=0.5", 0), ("sam lr=0.02", 0), ("sam", 1))
+    ]
+
+    longer = ("train", "--optimizer", "sam", *one[:-1], 2)
+    code, said = dfgrid(*longer)
+    assert code == 2
+    assert (
+        "runs/train has sam on meso4 size=32 already, and a row of its table is of one setting: protocol.epochs is 1 there and 2"
+        in said
+    )
+    assert "--label" in said
+    assert len(GridIndex.read("runs/train").grid.cells) == 4
+    assert dfgrid(*longer, "--label", "sam, twice as long")[0] == 0
+    assert dfgrid(*longer, "--name", "long")[0] == 0
+    assert "sam, twice as long" in dfgrid("table", "train")[1]
+    assert [c.optimizer for c in GridIndex.read("runs/long").grid.cells] == ["sam"]
+
+    code, said = dfgrid("train", "--optimizer", "sgd", *one, "--frames", 1)
+    assert code == 2
+    assert (
+        "a test set of that name already, and a column of its table is of one: tests.in-domain.frames is none there and 1" in said
+    )
+
+
+def test_a_cell_that_never_began_gives_its_place(dfgrid: Any, data: Path) -> None:
+    wanted = grid(optimizers=["sam"], seeds=[0])
+    write_index(study_of(wanted), Path("one"), add=True)
+    other = wanted.model_copy(update={"protocol": wanted.protocol.model_copy(update={"micro_batch": 4})})
+    write_index(study_of(other), Path("one"), add=True)
+    assert [c.id for c in GridIndex.read("one").grid.cells] == [other.cells()[0].id]
