@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +14,9 @@ import yaml
 
 from benchmark import provenance
 from benchmark.config import Cell, ConfigError
+from detectors import DETECTORS
 from detectors.base import Detector
+from optimizers import OPTIMIZERS
 from results.files import RecordError, write_atomically
 from results.record import DetectorUsed, OptimizerUsed, Provenance, Record
 
@@ -63,6 +66,22 @@ def check_same(path: Path, then: dict[str, str], now: dict[str, str], what: str)
         )
 
 
+def check_same_plugins(path: Path, then: dict[str, str], cell: Cell) -> None:
+    """Refuse to build upon a file that was made with another content of a plug-in, under whatever name it is given now.
+
+    Raises:
+        ConfigError: names the file and the plug-in.
+    """
+    check_same(path, then, plugin_hashes(cell), "plug-in")
+    for kind, registry, name in (("detector", DETECTORS, cell.detector.name), ("optimizer", OPTIMIZERS, cell.optimizer.name)):
+        file = getattr(sys.modules.get(registry.get(name).__module__), "__file__", None)
+        if file in cell.plugins and provenance.file_hash(file) not in then.values():
+            raise ConfigError(
+                f"{path} was made with another {kind} '{name}' than that of {file}; give the plug-in that it was made with "
+                f"({', '.join(then) or 'none'}), or move the folder {path.parent} away to start the cell again"
+            )
+
+
 def finished_record(cell: Cell, folder: Path, fingerprints: dict[str, str]) -> Record:
     """The record of a finished cell, if it speaks of the same data, plug-ins and first weights.
 
@@ -75,7 +94,7 @@ def finished_record(cell: Cell, folder: Path, fingerprints: dict[str, str]) -> R
     if done.cell != cell.id:
         raise RecordError(f"{path} belongs to cell {done.cell} of grid {done.grid}; delete it, run again")
     check_same(path, done.provenance.stores, fingerprints, "content of store")
-    check_same(path, done.provenance.plugins, plugin_hashes(cell), "plug-in")
+    check_same_plugins(path, done.provenance.plugins, cell)
     check_same(path, done.provenance.weights, weights_hash(cell), "content of the weights file")
     return done
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, StrictInt, field_validator, model_validator
@@ -60,6 +61,11 @@ class Cell(Strict):
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"
 
+    @field_validator("plugins")
+    @classmethod
+    def _plugins(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        return one_name_each(files)
+
     def stores(self) -> list[str]:
         """Names of every store that the cell reads, the training store first."""
         return list(dict.fromkeys([self.train.store, *(t.store for t in self.tests)]))
@@ -86,6 +92,11 @@ class Grid(Strict):
         if any(s < 0 or s >= 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
             raise ValueError("seeds must be distinct and between 0 and 2**32 - 1")
         return seeds
+
+    @field_validator("plugins")
+    @classmethod
+    def _plugins(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        return one_name_each(files)
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
@@ -199,6 +210,20 @@ class Grid(Strict):
             prefix = f"optimizer '{spec.title}': "
             raise ConfigError(prefix + str(error).removeprefix(prefix)) from error
         return full.model_copy(update={"base": None}), Named(name=name, **settings)
+
+
+def one_name_each(plugins: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse plug-ins of which a record, which knows them by their files' names, would name but one.
+
+    Raises:
+        ValueError: names the two.
+    """
+    known: dict[str, str] = {}
+    for file in plugins:
+        other = known.setdefault(Path(file).name, file)
+        if other != file:
+            raise ValueError(f"{other} and {file} have one file name, by which a record knows a plug-in; rename one of the two")
+    return plugins
 
 
 def under(protocol: Protocol, part: Part) -> Part:

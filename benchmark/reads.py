@@ -7,17 +7,31 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.config import Cell
+from benchmark.config import Cell, ConfigError
 from benchmark.data import choose, split_warnings
 from benchmark.face_settings import face_warnings
 from benchmark.mini import drawn_warnings
 from benchmark.self_blended import choose_source
 from preprocessing.store import FaceStore
 
+VIDEO = ["dataset", "method", "video"]
+
 
 def open_stores(cell: Cell, data: Path) -> dict[str, FaceStore]:
-    """Every store that the cell reads, by the name that the grid gives it."""
-    return {name: FaceStore(data / name) for name in cell.stores()}
+    """Every store that the cell reads, by the name that the grid gives it.
+
+    Raises:
+        ConfigError: a test set is of the training store under another name, by which its role was not checked.
+    """
+    stores = {name: FaceStore(data / name) for name in cell.stores()}
+    home = stores[cell.train.store]
+    for test in cell.tests:
+        if test.store != cell.train.store and stores[test.store].fingerprint == home.fingerprint:
+            raise ConfigError(
+                f"tests: '{test.name}' is of store {test.store}, which has the very content of the training store "
+                f"{cell.train.store}: name it as train does, so that its role and its split are checked"
+            )
+    return stores
 
 
 def select(
@@ -42,8 +56,30 @@ def cell_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
     return [
         *drawn_warnings(cell, stores),
         *split_warnings(cell.train, cell.tests),
+        *seen_warnings(cell, stores),
         *face_warnings(cell.train, cell.tests, made),
     ]
+
+
+def seen_warnings(cell: Cell, stores: dict[str, FaceStore]) -> list[str]:
+    """Sentences about test sets of other stores that hold videos of the training data: at another compression, say."""
+    home = stores[cell.train.store].manifest
+    used = home["split"].isin((cell.train.train_split, cell.train.val_split)) & home["method"].isin([*cell.train.methods, "real"])
+    seen = set(home.loc[used, VIDEO].itertuples(index=False, name=None))
+    found = []
+    for test in cell.tests:
+        if test.store == cell.train.store:
+            continue
+        rows = stores[test.store].manifest
+        rows = rows if test.methods is None else rows[rows["method"].isin([*test.methods, "real"])]
+        tested = set(rows.loc[rows["split"] == test.split, VIDEO].itertuples(index=False, name=None))
+        if shared := sorted(tested & seen):
+            dataset, method, video = shared[0]
+            found.append(
+                f"{len(shared)} of the {len(tested)} videos of test set '{test.name}' are by their names trained or validated on, "
+                f"too ({dataset} {method} {video}, ...): what is measured on store {test.store} says less about unseen videos"
+            )
+    return found
 
 
 def faces_of(store: FaceStore) -> dict[str, Any]:

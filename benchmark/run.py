@@ -21,6 +21,7 @@ from benchmark.anew import keep_record
 from benchmark.build import build
 from benchmark.circumstances import (
     check_same,
+    check_same_plugins,
     circumstances,
     finished_record,
     first_weights,
@@ -209,7 +210,7 @@ class _Run:
             return self._from_the_start()
         check_same(path, state["stores"], self.fingerprints, "content of store")
         self.tested = state["stores"]
-        check_same(path, state["plugins"], plugin_hashes(self.cell), "plug-in")
+        check_same_plugins(path, state["plugins"], self.cell)
         check_same(path, state["weights"], self.weights, "content of the weights file")
         check_same(path, state["circumstances"], circumstances(self.cell, self.device, self.processes), "")
         if not whole:

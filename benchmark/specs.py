@@ -120,7 +120,7 @@ class TestSet(Strict):
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
     FIRST: ClassVar[frozenset[str]] = frozenset({"name", "store", "methods", "split", "role", "frames"})
-    name: str
+    name: str = Field(min_length=1)
     store: str
     methods: tuple[str, ...] | None = Field(
         None, min_length=1, description="forgery methods; None takes every one that the store has"

@@ -177,6 +177,9 @@ def test_mistakes_on_the_command_line(dfgrid: Dfgrid, data: Path, tmp_path: Path
     assert_mistake(dfgrid("train", *cell, "--set", "detector.name=resnet10"), "--detector")
     assert_mistake(dfgrid("train", *cell, "--set", "size=64"), "must start with detector.")
     assert_mistake(dfgrid("train", *cell, "--test", data / "stores/mini-a"), "is of the training store")
+    os.chdir(data / "stores/mini-a")
+    assert_mistake(dfgrid("train", *cell, "--test", "."), "'mini-a' is of the training store")
+    os.chdir(tmp_path)
     (tmp_path / "leaves.py").write_text("import sys; sys.exit(3)")
     assert_mistake(dfgrid("list", "detectors", "--plugin", "leaves.py"), "leaves.py", "SystemExit")
     import torch

@@ -288,16 +288,6 @@ def test_a_checkpoint_of_other_circumstances_is_refused(data: Path, tmp_path: Pa
         run_cell(cell(), tmp_path / "c", data)
 
 
-def test_a_changed_plug_in_is_refused(data: Path, tmp_path: Path) -> None:
-    plugin = tmp_path / "plugin.py"
-    plugin.write_text("# nothing yet\n")
-    with pytest.raises(Stopped):
-        run_cell(cell(plugins=[str(plugin)]), tmp_path / "c", data, should_stop=lambda: True)
-    plugin.write_text("# another\n")
-    with pytest.raises(ConfigError, match=r"another plug-in plugin\.py"):
-        run_cell(cell(plugins=[str(plugin)]), tmp_path / "c", data)
-
-
 def test_what_is_called_done_is_looked_at(finished: Path, data: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -51,7 +51,7 @@ def test_a_store_without_splits_is_trained_on_with_warnings(dfgrid: Dfgrid, unsp
     assert "training, validation and test faces are the same by construction" in err
     (folder,) = Path("runs/train").glob("resnet10-*-adam-*")
     record = Record.load(folder / "record.json")
-    assert len(record.warnings) == err.count("warning") == 4
+    assert len(record.warnings) == err.count("warning") == 5
     assert any("validation uses the training faces" in w for w in record.warnings)
     assert any("32 pixels here" in w and "48 pixels there" in w for w in record.warnings), "the stores were made differently"
     for part in (record.data["train"], *record.data["tests"]):

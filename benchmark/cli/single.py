@@ -110,7 +110,7 @@ def train(
     at_home = {"store": home, **picked}
     tests: list[dict[str, Any]] = [{"name": "in-domain", "methods": method, "role": "in-domain", **at_home}]
     tests += [{"name": m, "methods": [m], "role": "held-out", **at_home} for m in held_out or []]
-    tests += [{"name": path.name, "store": str(path.resolve()), "role": "cross-dataset", **picked} for path in test or []]
+    tests += [{"name": path.resolve().name, "store": str(path.resolve()), "role": "cross-dataset", **picked} for path in test or []]
     content = {
         "name": name,
         "title": "Single cells",
@@ -193,9 +193,10 @@ def evaluate(
             then, now = differing
             warn(f"{checkpoint} was trained on other faces than those of store {path}: {then} there, {now} here")
     scored = []
+    called = names_apart(stores)
     for path in stores:
         with FaceStore(path) as store, progress() as bar:
-            task = bar.add_task(f"decode {path.name}", total=None, unit="face")
+            task = bar.add_task(f"decode {called[path]}", total=None, unit="face")
 
             def show(done: int, total: int, bar: Any = bar, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total)
@@ -207,7 +208,7 @@ def evaluate(
                 there = splits_in_words(store.manifest["split"])
                 raise ConfigError(f"store {path} has no faces in split '{split}'; it has them in {there} (or take --split all)")
             frames = FaceFrames(rows.assign(domain=-1).reset_index(drop=True), (), images)
-            bar.update(task, description=f"score {path.name}", completed=0)
+            bar.update(task, description=f"score {called[path]}", completed=0)
             scores = score(detector, frames, progress=show)
         methods = [m for m in sorted(set(scores["method"])) if m != "real"]
         for method in ["all", *methods] if len(methods) > 1 else ["all"]:
@@ -216,9 +217,20 @@ def evaluate(
                 labels = values["label"].to_numpy("int64")
                 found, undefined = measure(labels, values["score"].to_numpy("float64"))
                 cells = (f"{v:.4f}" if v is not None else undefined[m] for m, v in found.items())
-                table.add_row(path.name, method, level, str((labels == 0).sum()), str((labels == 1).sum()), *cells)
-        scored.append(scores.assign(store=path.name))
+                table.add_row(called[path], method, level, str((labels == 0).sum()), str((labels == 1).sum()), *cells)
+        scored.append(scores.assign(store=called[path]))
     console.print(table)
     if out is not None:
         pd.concat(scored, ignore_index=True).to_parquet(out, index=False)
         console.print(f"wrote {out}", soft_wrap=True)
+
+
+def names_apart(stores: list[Path]) -> dict[Path, str]:
+    """What a table calls each folder: its name, with as many folders above it as tell it from the others."""
+    parts = {path: path.resolve().parts for path in stores}
+    called = {}
+    for path, own in parts.items():
+        others = [other for other in parts.values() if other != own]
+        length = next((n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others)), len(own))
+        called[path] = str(Path(*own[-length:]))
+    return called
