@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_material import grid, write_grid
+from report_material import grid, record_of, scores_of, write_grid
 from results_grids import grid_file, provenance, record
 from results_grids import write_grid as write_records
 
@@ -16,6 +16,7 @@ from benchmark.study import study_of
 from results.files import RecordError
 from results.index import GridIndex, WantedCell
 from results.record import OptimizerUsed
+from results.report.board import ReadGrid, island
 from results.rows import settings_of, what_differs
 from results.tables import build_table
 
@@ -151,3 +152,24 @@ def test_a_cell_that_never_began_gives_its_place(dfgrid: Any, data: Path) -> Non
     other = wanted.model_copy(update={"protocol": wanted.protocol.model_copy(update={"micro_batch": 4})})
     write_index(study_of(other), Path("one"), add=True)
     assert [c.id for c in GridIndex.read("one").grid.cells] == [other.cells()[0].id]
+
+
+# --- the leaderboard ---
+
+
+def test_the_leaderboard_has_a_column_for_each_set_of_faces() -> None:
+    def read(name: str, **changed: object) -> ReadGrid:
+        cell = grid(name=name, optimizers=["sgd"], seeds=[0]).cells()[0]
+        tests = tuple(t.model_copy(update=changed) if t.name == "NeuralTextures" else t for t in cell.tests)
+        cell = cell.model_copy(update={"tests": tests})
+        wanted = WantedCell(id=cell.id, detector="meso4", optimizer="sgd", seed=0)
+        index = GridIndex(grid_file(cells=(wanted,), name=name), {cell.id: record_of(cell, scores_of(cell))}, {})
+        return ReadGrid(Path(name), index)
+
+    def titles(*grids: ReadGrid) -> list[str]:
+        return [column["title"] for column in island(grids, {})["tests"]]
+
+    assert titles(read("one"), read("two")) == ["NeuralTextures", "CDFv2"]
+    assert titles(read("one"), read("two", frames=2)) == ["NeuralTextures, frames none", "CDFv2", "NeuralTextures, frames 2"]
+    both = titles(read("one"), read("two", methods=("FaceSwap",), split="val"))
+    assert both == ["NeuralTextures, methods NeuralTextures, split test", "CDFv2", "NeuralTextures, methods FaceSwap, split val"]

@@ -15,7 +15,7 @@ from results.printed import METRIC_TITLES
 from results.record import METRICS, Level, Record
 from results.report import papers
 from results.selection import SELECTIONS, Chosen, select
-from results.settings import settings_in_words
+from results.settings import flat_settings, settings_in_words
 from results.tables import LOWER_IS_BETTER
 from results.tidy import protocol_label
 
@@ -35,7 +35,7 @@ class Board:
     """The island, while it is filled, and what pages need of it.
 
     Attributes:
-        tests: test set -> column; two sets of one name in stores of different content are two columns.
+        tests: test set -> column; two sets of one name that do not hold the same faces are two columns.
         protocols: label -> settings in words.
         reasons: why a number is missing -> its place; the island holds -1 - place instead of the number.
         warnings: sentence of a record -> its place.
@@ -43,7 +43,7 @@ class Board:
         measured: place in `cells`, record, and its test sets' columns, for every record.
     """
 
-    tests: dict[tuple[str, str, str, str], dict[str, Any]] = field(default_factory=dict)
+    tests: dict[tuple[str, str, str, str, str], dict[str, Any]] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     warnings: dict[str, int] = field(default_factory=dict)
@@ -75,8 +75,7 @@ def island(grids: Sequence[ReadGrid], problems: Mapping[tuple[str, str], str]) -
             board.cells.append(_cell(board, number, read, cell, problems.get((names[number], cell.id), "")))
     columns = list(board.tests.values())
     for column in columns:
-        alike = [c for c in columns if (c["name"], c["role"]) == (column["name"], column["role"])]
-        column["title"] = column["name"] if len(alike) == 1 else f"{column['name']}, {column['trained'] or column['fingerprint']}"
+        column["title"] = _title(column, [c for c in columns if (c["name"], c["role"]) == (column["name"], column["role"])])
     return {
         "grids": names,
         "selections": [{"name": s.name, "label": s.label, "oracle": s.oracle, "sentence": s.sentence} for s in SELECTIONS.values()],
@@ -160,7 +159,27 @@ def _column(board: Board, record: Record, test: str, role: str) -> int:
     fingerprint = record.provenance.stores.get(store, "")[:12]
     # In-domain data are another set for another training set, whatever they are called.
     trained = "/".join(record.data.get("train", {}).get("methods", ())) if role == "in-domain" else ""
-    key = (test, role, f"{store} {fingerprint}", trained)
+    faces = flat_settings({k: v for k, v in test_data(record, test).items() if k not in ("name", "role", "store")})
+    key = (test, role, fingerprint or store, trained, settings_in_words(faces))
     if key not in board.tests:
-        board.tests[key] = {"name": test, "role": role, "store": store, "fingerprint": fingerprint, "trained": trained}
+        board.tests[key] = {
+            "name": test,
+            "role": role,
+            "store": store,
+            "fingerprint": fingerprint,
+            "trained": trained,
+            "faces": faces,
+        }
     return list(board.tests).index(key)
+
+
+def _title(column: dict[str, Any], alike: list[dict[str, Any]]) -> str:
+    """A test set's name, and what tells it from others of that name and role."""
+    told = {"": {c["trained"] for c in alike}, "store": {c["fingerprint"] or c["store"] for c in alike}}
+    keys = dict.fromkeys(key for c in alike for key in c["faces"])
+    told |= {key: {c["faces"].get(key, "") for c in alike} for key in keys}
+    own = {"": column["trained"], "store": column["fingerprint"] or column["store"], **column["faces"]}
+    if len(told[""]) > 1:
+        told["methods"] = set()  # in-domain, they are what was trained on
+    words = [f"{key} {own.get(key, 'not set')}".strip() for key, values in told.items() if len(values) > 1]
+    return ", ".join([column["name"], *words])
