@@ -60,8 +60,8 @@ def join(cell: Cell, before: GridFile, folder: Path) -> GridFile:
 
     Args:
         cell: to be added.
-        before: what the grid wants by now. A cell in this one's place (row, column and seed) that did not get to its first
-            checkpoint gives way.
+        before: what the grid wants by now. A cell in this one's place (row, column and seed) that has no record and is not at
+            work gives way, and goes on if it is started again.
         folder: `runs/<grid>`.
 
     Raises:
@@ -73,10 +73,11 @@ def join(cell: Cell, before: GridFile, folder: Path) -> GridFile:
     for other in before.cells:
         in_row = other.id != cell.id and _title(other)[:3] == _title(cell)[:3]
         in_place = in_row and other.seed == cell.seed
-        if not begun(folder / other.id):
-            kept += [] if in_place else [other]
+        if in_place and not (folder / other.id / "record.json").exists() and not at_work(folder / other.id):
             continue
         kept.append(other)
+        if not begun(folder / other.id):
+            continue
         there = _begun_with(folder / other.id)
         found = what_differs(there, here) if in_row else ""
         if in_place and not found:
@@ -113,8 +114,13 @@ def _begun_with(folder: Path) -> dict[str, str]:
 
 def begun(folder: Path) -> bool:
     """Whether a cell's folder holds work, or a process works at it."""
+    return (folder / "record.json").exists() or (folder / "checkpoint.pt").exists() or at_work(folder)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process works at a cell."""
     beat = read_beat(folder)
-    return (folder / "record.json").exists() or (folder / "checkpoint.pt").exists() or (beat is not None and beat.alive)
+    return beat is not None and beat.alive
 
 
 def _title(cell: Cell | WantedCell) -> tuple[str, str, str, int]:

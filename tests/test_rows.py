@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from report_material import grid, record_of, scores_of, write_grid
 from results_grids import grid_file, provenance, record
 from results_grids import write_grid as write_records
 
+from benchmark.circumstances import write_cell as save_cell
+from benchmark.config import ConfigError
+from benchmark.heartbeat import Heartbeat, read_beat
 from benchmark.launch import write_index
 from benchmark.share import export_grid, import_archives
 from benchmark.study import study_of
@@ -146,12 +150,33 @@ def test_single_cells_of_other_settings_are_rows_of_their_own(dfgrid: Any, data:
     )
 
 
-def test_a_cell_that_never_began_gives_its_place(dfgrid: Any, data: Path) -> None:
+def test_a_cell_without_a_record_gives_its_place_unless_it_is_at_work(tmp_path: Path) -> None:
+    """It ran out of memory, say, and is started again with the micro-batches that were advised."""
     wanted = grid(optimizers=["sam"], seeds=[0])
-    write_index(study_of(wanted), Path("one"), add=True)
-    other = wanted.model_copy(update={"protocol": wanted.protocol.model_copy(update={"micro_batch": 4})})
-    write_index(study_of(other), Path("one"), add=True)
-    assert [c.id for c in GridIndex.read("one").grid.cells] == [other.cells()[0].id]
+    smaller = wanted.model_copy(update={"protocol": wanted.protocol.model_copy(update={"micro_batch": 4})})
+    (first,), (second,) = wanted.cells(), smaller.cells()
+    for folder in (tmp_path / "never", tmp_path / "stopped", tmp_path / "running", tmp_path / "done"):
+        write_index(study_of(wanted), folder, add=True)
+        (folder / first.id).mkdir()
+        save_cell(first, folder / first.id)
+    (tmp_path / "stopped" / first.id / "checkpoint.pt").write_bytes(b"half")
+    for name in ("never", "stopped"):
+        write_index(study_of(smaller), tmp_path / name, add=True)
+        assert [c.id for c in GridIndex.read(tmp_path / name).grid.cells] == [second.id]
+
+    said = r"a row of its table is of one setting: protocol\.micro_batch is none there and 4 here; give .* --label"
+    with Heartbeat(running := tmp_path / "running" / first.id, lambda *_: None):
+        deadline = time.monotonic() + 20
+        while read_beat(running) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(ConfigError, match=said):
+            write_index(study_of(smaller), running.parent, add=True)
+    record_of(first, scores_of(first)).save(tmp_path / "done" / first.id / "record.json")
+    with pytest.raises(ConfigError, match=said):
+        write_index(study_of(smaller), tmp_path / "done", add=True)
+    (tmp_path / "done" / first.id / "cell.yaml").unlink()  # as an imported cell
+    with pytest.raises(ConfigError, match=said):
+        write_index(study_of(smaller), tmp_path / "done", add=True)
 
 
 # --- the leaderboard ---
