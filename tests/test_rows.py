@@ -164,7 +164,7 @@ def test_a_cell_without_a_record_gives_its_place_unless_it_is_at_work(tmp_path: 
         write_index(study_of(smaller), tmp_path / name, add=True)
         assert [c.id for c in GridIndex.read(tmp_path / name).grid.cells] == [second.id]
 
-    said = r"a row of its table is of one setting: protocol\.micro_batch is none there and 4 here; give .* --label"
+    said = r"a row of its table is of one setting: protocol\.micro_batch is none there and 4 here.* --label"
     with Heartbeat(running := tmp_path / "running" / first.id, lambda *_: None):
         deadline = time.monotonic() + 20
         while read_beat(running) is None and time.monotonic() < deadline:
