@@ -12,7 +12,7 @@ import av
 from av.error import FFmpegError
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.frames import NOT_A_FILE, not_a_file
+from preprocessing.frames import NOT_A_FILE, as_file, not_a_file
 from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Video
 from preprocessing.sampling import sample
@@ -71,7 +71,7 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> Probe:
             return Probe(NOT_A_FILE)
         if path.stat().st_size == 0:
             return Probe("the file is empty")
-        with av.open(str(path)) as container:
+        with av.open(as_file(path)) as container:
             if not container.streams.video:
                 return Probe("no video stream")
             stream = container.streams.video[0]

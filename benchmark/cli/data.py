@@ -66,7 +66,7 @@ def run_preprocess(
 
     videos = read_layout(source, layout=layout, name=name, compression=compression, note=note)
     with progress() as bar:
-        task = bar.add_task(f"faces of {name or source.name}", total=len(videos), unit="video")
+        task = bar.add_task(f"faces of {escape(name or source.resolve().name)}", total=len(videos), unit="video")
 
         def on_video(report: Any) -> None:
             bar.advance(task)
