@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.interop.names import COMPRESSIONS, LABELS, dataset_of, folder_of, identity_of, method_of
+from preprocessing.interop.names import COMPRESSIONS, LABELS, REAL, dataset_of, folder_of, identity_of, is_real, method_of
 from preprocessing.layouts import NO_COMPRESSION, SPLITS
 
 Place = tuple[str, ...]
@@ -44,7 +44,7 @@ class Entry:
     @property
     def label(self) -> int:
         """0 real, 1 fake."""
-        return int(self.method != "real")
+        return int(self.method != REAL)
 
 
 @dataclass
@@ -95,7 +95,8 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
         compressions: levels to take; empty takes all.
 
     Raises:
-        PreprocessingError: for a missing file, another shape, no videos, or a `name` for several datasets.
+        PreprocessingError: for a missing file, another shape, a method that is "real" but for its case, no videos, or a `name` for
+            several datasets.
     """
     index = Index()
     by_name: dict[tuple[str, str, str, str], dict[Place, Entry]] = {}
@@ -112,6 +113,9 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
                     contradictions.append(f"{top}/{label}/{video} ({leaf['label']})")
                 ours = leaf.get("method")
                 method = ours if isinstance(ours, str) and ours else method_of(str(leaf["label"]), own_labels)
+                if method is not None and method != REAL and is_real(method):
+                    where = f"{file}: {top} / {label} / {video}"
+                    raise PreprocessingError(f"{where} has the method '{method}'; write '{REAL}', or name the forgery otherwise")
                 if method is None:
                     unknown[str(leaf["label"])] = unknown.get(str(leaf["label"]), 0) + 1
                     continue

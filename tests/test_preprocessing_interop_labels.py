@@ -1,0 +1,54 @@
+"""What is real and what is forged in DeepfakeBench's files: no capital letter turns one into the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deepfakebench_trees import draw, leaf, write
+from preprocessing_material import clip
+
+from preprocessing.errors import PreprocessingError
+from preprocessing.interop import import_deepfakebench
+from preprocessing.layouts import read_layout
+from preprocessing.store import FaceStore
+
+
+@pytest.mark.parametrize("word", ["real", "Real", "REAL"])
+def test_real_is_real_in_any_case(word: str, tmp_path: Path) -> None:
+    content = {"own": {
+        "Mine": {"test": {"a": leaf("Mine", draw(tmp_path, "own/Mine", "a"))}},
+        "MyGAN": {"test": {"b": leaf("MyGAN", draw(tmp_path, "own/MyGAN", "b"))}},
+    }}  # fmt: skip
+    file = write(tmp_path / "own.json", content)
+    import_deepfakebench([file], tmp_path / "store", rgb=tmp_path, labels=[f"Mine={word}", "MyGAN=MyGAN"])
+    with FaceStore(tmp_path / "store") as store:
+        classes = store.manifest[["method", "label"]].drop_duplicates()
+    assert {tuple(row) for row in classes.itertuples(index=False)} == {("real", 0), ("MyGAN", 1)}
+
+
+def test_a_videos_own_method_that_is_real_but_for_its_case_is_refused(tmp_path: Path) -> None:
+    entry = {**leaf("FF-real", draw(tmp_path, "own/x", "a")), "method": "Real"}
+    file = write(tmp_path / "own.json", {"own": {"FF-real": {"test": {"a": entry}}}})
+    with pytest.raises(PreprocessingError, match=r"own\.json: own / FF-real / a has the method 'Real'; write 'real'"):
+        import_deepfakebench([file], tmp_path / "store", rgb=tmp_path)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("label", ["real_fake", "Real_Fake"])
+def test_a_forgery_called_real_must_be_explained(label: str, tmp_path: Path) -> None:
+    content = {"own": {
+        label: {"test": {"a": leaf(label, draw(tmp_path, "own/x", "a"))}},
+        "own_real": {"test": {"b": leaf("own_real", draw(tmp_path, "own/y", "b"))}},
+    }}  # fmt: skip
+    file = write(tmp_path / "own.json", content)
+    summary = import_deepfakebench([file], tmp_path / "store", rgb=tmp_path)
+    assert any(f"label '{label}' says neither real nor which forgery" in finding for finding in summary.findings)
+    assert summary.counts["videos"] == 1
+
+
+def test_a_folder_of_forgeries_called_real_is_refused(tmp_path: Path) -> None:
+    clip(tmp_path / "set/real/a.mp4", 2)
+    clip(tmp_path / "set/fake/Real/b.mp4", 2)
+    with pytest.raises(PreprocessingError, match=r"fake/Real calls a forgery 'Real'; name the folder by the forgery"):
+        read_layout(tmp_path / "set", "folder")
