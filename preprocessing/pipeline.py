@@ -17,7 +17,7 @@ from preprocessing.faces import Detector, Dlib, try_detector
 from preprocessing.layouts import Video, check_unique
 from preprocessing.predictor import find_predictor
 from preprocessing.settings import Settings
-from preprocessing.store import FACES, INFO, read_info, video_key
+from preprocessing.store import FACES, INFO, lacks_frames, read_info, video_key
 from preprocessing.work import STATUSES, VideoFaces, Work, unreadable
 from preprocessing.workers import Crash, parallel
 from preprocessing.writer import StoreWriter, describe
@@ -33,7 +33,7 @@ class VideoReport:
         video: the video.
         counts: sampled frames by status.
         error: why the video gave no frame, or None.
-        warning: what went wrong without costing a face (a mask that cannot be read), or None.
+        warning: what went wrong in a video that can be read (frames that cannot, a mask), or None.
         seconds: time by stage.
     """
 
@@ -96,7 +96,7 @@ def preprocess(
         workers: processes; 1 works in this one.
         on_video: called in this process after each finished video.
         detector: takes the place of dlib's; picklable.
-        retry: do the store's unreadable videos again (after a repaired download).
+        retry: do the store's videos again that are unreadable or lack frames (after a repaired download).
 
     Raises:
         PreprocessingError: no videos, two videos with one name, a folder that cannot be written or is being written, a store with
@@ -119,10 +119,10 @@ def preprocess(
         try_detector(work.detector if workers == 1 else copy(work.detector))
     summary = Summary(out, notes=_one_label_only(videos))
     with StoreWriter(out, settings.recorded(work.detector)) as writer:
-        # Without the frames: the records of a big dataset would fill the memory.
-        known = {video_key(r): {k: v for k, v in r.items() if k != "frames"} for r in writer.records()}
+        # Of the frames only whether some are lacking: the records of a big dataset would fill the memory.
+        known = {video_key(r): {**r, "frames": None, "lacks": lacks_frames(r)} for r in writer.records()}
         _check_same(out, videos, known)
-        todo = [v for v in videos if v.key not in known or (retry and known[v.key]["error"] is not None)]
+        todo = [v for v in videos if v.key not in known or (retry and known[v.key]["lacks"])]
         summary.skipped = len(videos) - len(todo)
         if not todo and (out / INFO).exists():
             summary.finished_before = True

@@ -66,6 +66,11 @@ def table_rows(record: Record, columns: list[str]) -> Iterator[tuple[Any, ...]]:
             yield tuple(row[column] for column in columns)
 
 
+def lacks_frames(record: Record) -> bool:
+    """Whether a video, or a frame sampled from it, could not be read."""
+    return any(status == "unreadable" for _, status, _, _ in record["frames"])
+
+
 def fingerprint(settings: dict[str, Any], records: Iterable[Record]) -> str:
     """SHA-256 of a store's content; `records` in order of their keys' bytes, which is LMDB's order."""
     total = hashlib.sha256()

@@ -84,10 +84,15 @@ class VideoFaces:
 
     @property
     def warning(self) -> str | None:
-        """The first thing that went wrong without costing a face (a mask that cannot be read), or None."""
+        """What went wrong in a video that can be read: frames that cannot, and the first bad mask or name of an image; or None."""
+        sampled = [row for row in self.rows if row.frame > WHOLE_VIDEO]
+        lost = [row.frame for row in sampled if row.status == "unreadable"]
+        gap = f"{len(lost)} of {len(sampled)} frames are unreadable, the first is frame {lost[0]}" if lost else ""
         if self.video.kind == "crops":  # one without landmarks is nothing unusual; its reason stands in the ledger
-            return next((row.reason for row in self.rows if row.frame < WHOLE_VIDEO), None)
-        return next((f"frame {row.frame}: {row.reason}" for row in self.rows if row.status == "face" and MASK in row.reason), None)
+            other = next((row.reason for row in self.rows if row.frame < WHOLE_VIDEO), "")
+        else:
+            other = next((f"frame {row.frame}: {row.reason}" for row in sampled if row.status == "face" and MASK in row.reason), "")
+        return _joined(gap, other) or None
 
 
 def unreadable(video: Video, reason: str) -> VideoFaces:
