@@ -122,7 +122,7 @@ def diff(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write every difference to this CSV file.")] = None,
 ) -> None:
     """Are these the same faces, and which differ? Exit code 0 the same, 1 different."""
-    from preprocessing.diff import KINDS, Difference, differences
+    from preprocessing.diff import KINDS, Difference, beside_faces, differences
     from preprocessing.store import FaceStore
 
     counts: Counter[str] = Counter()
@@ -143,9 +143,13 @@ def diff(
                 examples.setdefault(found.kind, []).append(found)
             if rows is not None:
                 rows.writerow([found.kind, found.key, "" if found.mean is None else f"{found.mean:.6g}", found.detail])
+        if not counts:
+            same = "agree too"
+            if first.fingerprint != second.fingerprint:
+                why = "; ".join(beside_faces(first, second)) or "one is wrong; look at both with dfgrid store verify"
+                same = f"differ: {why}"
     if not counts:
-        same = "the fingerprints agree too" if first.fingerprint == second.fingerprint else "the fingerprints differ: the settings"
-        console.print(f"the same faces, labels and splits; {same}", soft_wrap=True)
+        console.print(f"the same faces, labels and splits; the fingerprints {same}", markup=False, soft_wrap=True)
         return
     table = Table("difference", "count", "mean")
     for kind in KINDS:
