@@ -90,7 +90,12 @@ def _exports() -> None:
 def export(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
-    name: Annotated[str | None, typer.Option(help="What to call the dataset there, e.g. FaceForensics++; without slashes.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call the dataset there, without slashes. FaceForensics++ and DeepFakeDetection need a compression level."
+        ),
+    ] = None,
     lmdb: Annotated[
         bool, typer.Option("--lmdb", help="Write LMDBs as well; landmarks are rounded to whole pixels in them.")
     ] = False,
