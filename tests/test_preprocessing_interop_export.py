@@ -35,7 +35,7 @@ def test_export_and_import_give_the_same_faces(ff: Path, tmp_path: Path, kind: s
     folder = "dataset_json" if kind == "rgb" else "dataset_json_v3"
     files = sorted((tmp_path / "out" / folder).glob("*.json"))
     summary = import_deepfakebench(files, tmp_path / "back", **{kind: tmp_path / "out" / kind})
-    assert summary.findings == []
+    assert ["compression levels" in finding for finding in summary.findings] == [True]
     assert same(ff / "store", tmp_path / "back")
     with FaceStore(ff / "store") as one, FaceStore(tmp_path / "back") as other:
         assert one.fingerprint == other.fingerprint

@@ -34,7 +34,9 @@ def deepfakebench(
     label: Annotated[
         list[str] | None, typer.Option(help="LABEL=METHOD for a label that its name does not explain; METHOD 'real' for real.")
     ] = None,
-    compression: Annotated[list[str] | None, typer.Option(help="Level to take: raw, c23, c40; default: all.")] = None,
+    compression: Annotated[
+        list[str] | None, typer.Option(help="Level to take: raw, c23 or c40; default: all, on which nothing is trained or tested.")
+    ] = None,
     keep_splits: Annotated[
         bool, typer.Option("--keep-splits", help="Repeat the file's own splits, with the videos that are in several of them.")
     ] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -127,6 +128,7 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
         only = f" of compression {', '.join(compressions)}; there is {', '.join(sorted(levels))}" if compressions and levels else ""
         raise PreprocessingError(f"{', '.join(map(str, files))} lists no videos{only}")
     _rename(index.entries, name)
+    _report_levels(index)
     return index
 
 
@@ -251,6 +253,20 @@ def _report_labels(index: Index, unknown: dict[str, int], contradictions: list[s
     if contradictions:
         index.findings.append(
             f"{len(contradictions)} videos stand under another label than their own, which is taken: e.g. {contradictions[0]}"
+        )
+
+
+def _report_levels(index: Index) -> None:
+    levels: dict[str, set[str]] = defaultdict(set)
+    for entry in index.entries:
+        if entry.frames:
+            levels[f"{entry.dataset}/{entry.method}/{entry.video}"].add(entry.compression)
+    several = {video: " and ".join(sorted(found)) for video, found in levels.items() if len(found) > 1}
+    if several:
+        video = min(several)
+        index.findings.append(
+            f"{len(several)} videos are there at several compression levels, e.g. {video} at {several[video]}: nothing is trained"
+            " or tested on such a store; take one level with --compression"
         )
 
 
