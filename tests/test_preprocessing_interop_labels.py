@@ -1,11 +1,12 @@
-"""What is real and what is forged in DeepfakeBench's files: no capital letter turns one into the other."""
+"""Names in DeepfakeBench's files: what is real and what is forged, labels of one's own, and frames named by long numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from deepfakebench_trees import draw, leaf, write
+from deepfakebench_trees import draw, leaf, pixels, write
 from preprocessing_material import clip
 
 from preprocessing.errors import PreprocessingError
@@ -52,3 +53,16 @@ def test_a_folder_of_forgeries_called_real_is_refused(tmp_path: Path) -> None:
     clip(tmp_path / "set/fake/Real/b.mp4", 2)
     with pytest.raises(PreprocessingError, match=r"fake/Real calls a forgery 'Real'; name the folder by the forgery"):
         read_layout(tmp_path / "set", "folder")
+
+
+def test_frames_with_numbers_that_no_table_holds_are_numbered_by_their_order(tmp_path: Path) -> None:
+    stamps = [20241126135500123456, 20241126135500123457, 20241126135500123999]
+    content = {"own": {"own_real": {"test": {
+        "a": leaf("own_real", draw(tmp_path, "own/x", "a", stamps)),
+        "b": leaf("own_real", draw(tmp_path, "own/x", "b", [7, 2**63 - 1])),
+    }}}}  # fmt: skip
+    import_deepfakebench([write(tmp_path / "own.json", content)], tmp_path / "store", rgb=tmp_path)
+    with FaceStore(tmp_path / "store") as store:
+        frames = store.manifest.groupby("video")["frame"].apply(list).to_dict()
+        assert np.array_equal(store.image("own/none/real/a/000002"), pixels("own/x", "a", stamps[2]))
+    assert frames == {"a": [0, 1, 2], "b": [7, 2**63 - 1]}

@@ -15,6 +15,9 @@ from preprocessing.errors import PreprocessingError
 from preprocessing.interop.names import COMPRESSIONS, LABELS, REAL, dataset_of, folder_of, identity_of, is_real, method_of
 from preprocessing.layouts import NO_COMPRESSION, SPLITS
 
+LAST_NUMBER = 2**63 - 1
+"""The largest frame number that the tables of a store hold."""
+
 Place = tuple[str, ...]
 """The parts of a frame's path, from the dataset's folder on where it is named: ("UADFV", "real", "frames", "0000", "000.png")."""
 
@@ -190,12 +193,13 @@ def _folder_place(path: str, home: str) -> Place:
 
 
 def numbered(places: list[Place]) -> dict[int, Place]:
-    """Places by frame number: the file's stem, or the digits it ends in; by their order where these do not tell them apart."""
+    """Places by frame number: the file's stem, or the digits it ends in; by their order where these do not tell them apart, or are
+    more than a store's tables hold (a date with microseconds)."""
     found: dict[int, Place] = {}
     unique = sorted(set(places))
     for place in unique:
         digits = re.search(r"(\d+)$", place[-1].rpartition(".")[0])
-        if digits is None or int(digits[1]) in found:
+        if digits is None or int(digits[1]) in found or int(digits[1]) > LAST_NUMBER:
             return dict(enumerate(unique))
         found[int(digits[1])] = place
     return dict(sorted(found.items()))
