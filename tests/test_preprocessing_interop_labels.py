@@ -66,3 +66,29 @@ def test_frames_with_numbers_that_no_table_holds_are_numbered_by_their_order(tmp
         frames = store.manifest.groupby("video")["frame"].apply(list).to_dict()
         assert np.array_equal(store.image("own/none/real/a/000002"), pixels("own/x", "a", stamps[2]))
     assert frames == {"a": [0, 1, 2], "b": [7, 2**63 - 1]}
+
+
+def own(root: Path) -> Path:
+    """A JSON of one real and one forged video, under labels that say nothing."""
+    content = {"own": {
+        "Mine": {"test": {"a": leaf("Mine", draw(root, "own/x", "a"))}},
+        "real": {"test": {"b": leaf("real", draw(root, "own/y", "b"))}},
+    }}  # fmt: skip
+    return write(root / "own.json", content)
+
+
+def test_where_no_label_says_anything_the_error_says_which(tmp_path: Path) -> None:
+    with pytest.raises(PreprocessingError) as caught:
+        import_deepfakebench([own(tmp_path)], tmp_path / "store", rgb=tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'own.json'} leaves no video to import: label 'Mine' says neither real nor which forgery")
+    assert "--label 'Mine=METHOD' or 'Mine=real'" in said
+    assert "--label 'real=METHOD' or 'real=real'" in said
+
+
+def test_a_label_that_no_video_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PreprocessingError, match=r"^--label Mnie=Mine: no video has the label 'Mnie': did you mean 'Mine'"):
+        import_deepfakebench([own(tmp_path)], tmp_path / "store", rgb=tmp_path, labels=["real=real", "Mnie=Mine"])
+    assert not (tmp_path / "store").exists()
+    summary = import_deepfakebench([own(tmp_path)], tmp_path / "store", rgb=tmp_path, labels=["real=real", "Mine=GAN"])
+    assert summary.counts["videos"] == 2

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from preprocessing.errors import PreprocessingError
+from preprocessing.errors import PreprocessingError, did_you_mean
 from preprocessing.interop.names import COMPRESSIONS, LABELS, REAL, dataset_of, folder_of, identity_of, is_real, method_of
 from preprocessing.layouts import NO_COMPRESSION, SPLITS
 
@@ -99,18 +99,20 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
         compressions: levels to take; empty takes all.
 
     Raises:
-        PreprocessingError: for a missing file, another shape, a method that is "real" but for its case, no videos, or a `name` for
-            several datasets.
+        PreprocessingError: for a missing file, another shape, a method that is "real" but for its case, no videos,
+            a label of the user's that no video has, or a `name` for several datasets.
     """
     index = Index()
     by_name: dict[tuple[str, str, str, str], dict[Place, Entry]] = {}
     unknown: dict[str, int] = {}
     contradictions: list[str] = []
     levels: set[str] = set()
+    labelled: set[str] = set()
     for file in files:
         for top, labels in read_json(file).items():
             for label, split, compression, video, leaf in _leaves(file, top, labels, index.findings):
                 levels.add(compression or NO_COMPRESSION)
+                labelled.add(str(leaf["label"]))
                 if compressions and compression not in compressions:
                     continue
                 if leaf["label"] != label:
@@ -124,12 +126,18 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
                     unknown[str(leaf["label"])] = unknown.get(str(leaf["label"]), 0) + 1
                     continue
                 _note(by_name, _entry(dataset_of(top), compression, method, video, leaf), split)
+    for word in own_labels if labelled else ():
+        if word not in labelled:
+            raise PreprocessingError(
+                f"--label {word}={own_labels[word]}: no video has the label '{word}': {did_you_mean(word, labelled)}"
+            )
     _report_labels(index, unknown, contradictions)
     for same in by_name.values():
         index.entries += _told_apart(list(same.values()), index.findings)
     if not index.entries:
         only = f" of compression {', '.join(compressions)}; there is {', '.join(sorted(levels))}" if compressions and levels else ""
-        raise PreprocessingError(f"{', '.join(map(str, files))} lists no videos{only}")
+        listed = f"lists no videos{only}" if not unknown else f"leaves no video to import: {'; '.join(index.findings)}"
+        raise PreprocessingError(f"{', '.join(map(str, files))} {listed}")
     _rename(index.entries, name)
     _report_levels(index)
     return index
