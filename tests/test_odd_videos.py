@@ -22,7 +22,9 @@ from preprocessing.frames import index_frames, read_frames
 from preprocessing.layouts import Video, read_layout
 from preprocessing.pipeline import Settings, preprocess
 from preprocessing.probe import Probe, probe
+from preprocessing.sheet import contact_sheet
 from preprocessing.store import FaceStore
+from preprocessing.strip import Tile, score_strip
 
 COUNT = 12
 ALL = {0: "face", 3: "face", 7: "face", 11: "face"}
@@ -211,6 +213,15 @@ def test_a_name_with_a_colon_is_a_file_in_any_folder(
         assert probe(found[0].path) == Probe(frames=COUNT)
         prints.add(summary.fingerprint)
     assert len(prints) == 1
+
+
+def test_a_name_with_a_line_break_is_drawn(tmp_path: Path) -> None:
+    path = clip(tmp_path / "set/two\nlines\t.mp4", COUNT)
+    preprocess(read_layout(tmp_path / "set", "folder", name="toy"), tmp_path / "store", SMALL, detector=Squares())
+    with FaceStore(tmp_path / "store") as store:
+        contact_sheet(store, tmp_path / "sheet.png")
+    for length in (1, 99):  # one that fits, and one that is cut
+        score_strip(tmp_path / "strip.png", path.name * length, "no\nscore", [Tile("frame 0", "no_face")])
 
 
 def test_names_that_are_no_text_are_refused_in_words(tmp_path: Path) -> None:
