@@ -118,6 +118,8 @@ def preprocess(
         # Before a store is begun. With worker processes the models are theirs: a copy, which has none of its own, is tried instead.
         try_detector(work.detector if workers == 1 else copy(work.detector))
     summary = Summary(out, notes=_one_label_only(videos))
+    if settings.face == "mask-overlap" and not any(video.mask for video in videos):
+        summary.notes.append("no video has a mask: --face mask-overlap takes the largest face of each")
     with StoreWriter(out, settings.recorded(work.detector)) as writer:
         # Of the frames only whether some are lacking: the records of a big dataset would fill the memory.
         known = {video_key(r): {**r, "frames": None, "lacks": lacks_frames(r)} for r in writer.records()}
