@@ -45,7 +45,7 @@ NOT_CONTENT = ("image_format", "json_sha256")
 
 Record = dict[str, Any]
 """What a store knows of one video: METADATA, "error", "frames": a list of [frame, status, reason, digest], and "aligned": False
-where the dataset came as cut-out faces."""
+where the dataset came as cut-out faces, "size": bytes of the file where it is one; neither is part of the fingerprint."""
 
 
 def face_key(video_key: str, frame: int) -> str:

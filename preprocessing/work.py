@@ -66,6 +66,7 @@ class VideoFaces:
         seconds: time by stage (decode, detect, landmarks, align, encode); all of it is in the last part.
         part: number of the part. 0 begins the video, and begins it anew where parts of it came before.
         more: whether other parts follow.
+        size: of the file that the video was read from, bytes; None where there is none, or where it says nothing of the content.
     """
 
     video: Video
@@ -75,6 +76,7 @@ class VideoFaces:
     seconds: dict[str, float] = field(default_factory=dict)
     part: int = 0
     more: bool = False
+    size: int | None = None
 
     @property
     def counts(self) -> dict[str, int]:

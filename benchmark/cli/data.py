@@ -149,7 +149,7 @@ def preprocess(
         bool, typer.Option("--top-up", help="Take a neighbouring frame where a sampled one has no face; the ledger keeps both.")
     ] = False,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Read the videos again that are unreadable or lack frames, after they were repaired.")
+        bool, typer.Option("--retry", help="Read the videos again that are unreadable, lack frames or were replaced by others.")
     ] = False,
     workers: Workers = 1,
 ) -> None:
