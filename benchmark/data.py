@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmark import examples
 from benchmark.config import ConfigError
-from benchmark.frame_pick import pick_frames
+from benchmark.frame_pick import check_levels, pick_frames
 from benchmark.levels import as_floats
 from benchmark.seeding import stream
 from benchmark.specs import NO_SPLIT, TestSet, TrainData
@@ -207,7 +207,8 @@ def choose(
         pick: which of them; see `pick_frames`.
 
     Raises:
-        ConfigError: a method or split that the store lacks, or a method without faces in that split.
+        ConfigError: a method or split that the store lacks, a method without faces in that split, or a video at several
+            compression levels.
     """
     present = sorted(set(manifest["method"]) - {REAL})
     wanted = tuple(methods) if methods is not None else tuple(present)
@@ -221,6 +222,7 @@ def choose(
             splits = set(manifest.loc[manifest["method"] == method, "split"])
             there = f"it has them in {splits_in_words(splits)}" if splits else "training and testing need real faces too"
             raise ConfigError(f"store {store} has no '{method}' faces in split '{split}'; {there}{_how_to_train(splits)}")
+    check_levels(rows, store)
     if frames is not None:
         rows = pick_frames(rows, frames, pick)
     domain = {method: i for i, method in enumerate(wanted)} | {REAL: -1}

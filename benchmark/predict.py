@@ -31,6 +31,7 @@ from preprocessing.work import WHOLE_VIDEO, FrameRow, Work
 Image = NDArray[np.uint8]
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FRAME_COLUMNS = ["input", "frame", "status", "reason", "score"]
+STRIPS = "strips"
 VIDEO_COLUMNS = ["input", "kind", "frames", "faces", "score", "reason", "strip"]
 
 
@@ -205,7 +206,9 @@ class Results:
 
     def __enter__(self) -> Results:
         try:
-            (self.folder / "strips").mkdir(parents=True, exist_ok=True)
+            (self.folder / STRIPS).mkdir(parents=True, exist_ok=True)
+            for strip in _strips(self.folder / "videos.csv"):
+                strip.unlink(missing_ok=True)
             self._files = [(self.folder / n).open("w", newline="", encoding="utf-8") for n in ("frames.csv", "videos.csv")]
         except OSError as error:
             raise self._mistake(error) from error
@@ -222,7 +225,7 @@ class Results:
         """Write one input's rows and its strip."""
         name = scored.input.name
         self._write(self._frames, [[name, f.frame, f.status, f.reason, _number(f.score)] for f in scored.frames])
-        strip = f"strips/{self._free_name(scored.input.path)}.png"
+        strip = f"{STRIPS}/{self._free_name(scored.input.path)}.png"
         row = [name, scored.input.kind, scored.sampled, len(scored.scores), _number(scored.score), scored.reason, strip]
         self._write(self._videos, [row])
         verdict = f"no score: {scored.reason}"
@@ -250,6 +253,19 @@ class Results:
 
     def _mistake(self, error: OSError) -> ConfigError:
         return ConfigError(f"cannot write the results to {self.folder}: {error.strerror or error}; make room or give another --out")
+
+
+def _strips(videos: Path) -> list[Path]:
+    """The strips of an earlier prediction, by its own table; none where the file is another's."""
+    try:
+        with videos.open(newline="", encoding="utf-8") as file:
+            head, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):  # none there, empty, or no table
+        return []
+    if head != VIDEO_COLUMNS:
+        return []
+    named = [Path(row[-1]) for row in rows if len(row) == len(head)]
+    return [videos.parent / strip for strip in named if strip.parent == Path(STRIPS) and strip.suffix == ".png"]
 
 
 def _caption(given: Input, frame: ScoredFrame) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
 from preprocessing.layouts import METADATA
-from preprocessing.store import FaceStore, Record, face_key, video_key
+from preprocessing.store import NOT_CONTENT, FaceStore, Record, face_key, video_key
 
 KINDS = ("only in A", "only in B", "pixels", "landmarks", "mask", "damaged", "label", "split", "identity")
 """How two stores can differ; "label", "split" and "identity" are of videos, the others of faces."""
@@ -56,6 +56,28 @@ def differences(
         done += (first is not None) + (second is not None)
         if on_progress is not None:
             on_progress(done, total)
+
+
+def beside_faces(a: FaceStore, b: FaceStore) -> list[str]:
+    """Where two stores have the same faces, labels and splits: in what else their fingerprints see them differ, in words."""
+    one, other = ({k: v for k, v in store.info["settings"].items() if k not in NOT_CONTENT} for store in (a, b))
+    names = sorted(k for k in {**one, **other} if (k in one, one.get(k)) != (k in other, other.get(k)))
+    found = [f"the settings ({', '.join(names)})"] if names else []
+    videos = []
+    for first, second in _side_by_side(a.records(), b.records()):
+        if first is None or second is None:
+            videos.append(f"{video_key(first or second or {})}, only in {'B' if first is None else 'A'}")
+        elif _without_faces(first) != _without_faces(second):
+            videos.append(video_key(first))
+    if videos:
+        count = "1 video (" if len(videos) == 1 else f"{len(videos)} videos (e.g. "
+        found.append(f"frames without a face, of {count}{videos[0]})")
+    return found
+
+
+def _without_faces(record: Record) -> dict[str, Any]:
+    frames = [(frame, status) for frame, status, _, _ in record["frames"] if status != "face"]
+    return {**{name: record[name] for name in METADATA}, "frames": frames}
 
 
 def _side_by_side(a: Iterator[Record], b: Iterator[Record]) -> Iterator[tuple[Record | None, Record | None]]:

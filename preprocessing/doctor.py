@@ -237,6 +237,10 @@ def _unreadable(root: Path, probes: Mapping[File, Probe]) -> Iterator[Finding]:
     bad = [f"{where(file)}: {found.reason}" for file, found in probes.items() if found.reason is not None]
     if bad:
         yield Finding("error", f"{len(bad)} of {len(probes)} files cannot be read; download them again", _some(bad))
+    cut = [f"{where(file)}: {found.cut}" for file, found in probes.items() if found.reason is None and found.cut is not None]
+    if cut:
+        words = "files are cut short: the frames beyond their end are missing; download them again"
+        yield Finding("error", f"{len(cut)} of {len(probes)} {words}", _some(cut))
     odd = [f"{where(file)}: {why}" for file, found in probes.items() if found.reason is None for why in found.odd]
     if odd:
         yield Finding("warning", f"{len(odd)} images have no frame number of their own; they are left out", _some(odd))

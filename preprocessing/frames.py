@@ -7,6 +7,7 @@ decoder, and decoding stops after the last wanted frame; elsewhere (AVI, raw str
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,6 +139,11 @@ def not_a_file(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def as_file(path: Path) -> str:
+    """The path as FFmpeg, and OpenCV through it, takes it for a file: in "12:30.mp4" it sees a protocol called "12"."""
+    return os.path.abspath(path)
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if not_a_file(path):
@@ -145,7 +151,7 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.is_file() and path.stat().st_size == 0:
         raise UnreadableVideo("the file is empty")
     try:
-        container = av.open(str(path))
+        container = av.open(as_file(path))
     except (FFmpegError, OSError) as error:
         raise UnreadableVideo(f"cannot be opened: {error.strerror or type(error).__name__}") from error
     with container:

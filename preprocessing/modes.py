@@ -82,7 +82,11 @@ def switches_of(mode: str, changes: Mapping[str, str]) -> Switches:
     for name in changes:
         if name not in known:
             raise PreprocessingError(f"unknown switch '{name}': {did_you_mean(name, known)}")
-    return replace(MODES[mode], **changes)
+    switches = MODES[mode]
+    if changes.get("second_detection") == STRICT.second_detection:
+        # What the mode says of how it works says nothing without it; what the user says of it is refused.
+        switches = replace(switches, **{name: getattr(STRICT, name) for name in ("second_detection", "crop_channels", "crop_face")})
+    return replace(switches, **changes)
 
 
 def parse_switches(words: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from preprocessing.frames import FrameIndex, Image, UnreadableVideo, _open, to_rgb
+from preprocessing.frames import FrameIndex, Image, UnreadableVideo, _open, as_file, to_rgb
 
 
 def header_count(path: Path) -> int:
@@ -26,7 +26,7 @@ def header_count(path: Path) -> int:
     Raises:
         UnreadableVideo: if OpenCV cannot open the video or expects no frames.
     """
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(as_file(path))
     try:
         if not capture.isOpened():
             raise UnreadableVideo("cannot be opened by OpenCV")
@@ -99,7 +99,7 @@ def _by_time(path: Path, index: FrameIndex, wanted: list[int]) -> Iterator[tuple
 def _by_opencv(path: Path, wanted: list[int]) -> Iterator[tuple[int, Image]]:
     expected = list(wanted)
     # One thread: with more, what FFmpeg puts in the place of damaged parts differs from one reading to the next.
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture = cv2.VideoCapture(as_file(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         for number in range(expected[-1] + 1):
             if not capture.grab():

@@ -17,7 +17,7 @@ from preprocessing.faces import Detector, Dlib, try_detector
 from preprocessing.layouts import Video, check_unique
 from preprocessing.predictor import find_predictor
 from preprocessing.settings import Settings
-from preprocessing.store import FACES, INFO, read_info, video_key
+from preprocessing.store import FACES, INFO, lacks_frames, read_info, video_key
 from preprocessing.work import STATUSES, VideoFaces, Work, unreadable
 from preprocessing.workers import Crash, parallel
 from preprocessing.writer import StoreWriter, describe
@@ -33,7 +33,7 @@ class VideoReport:
         video: the video.
         counts: sampled frames by status.
         error: why the video gave no frame, or None.
-        warning: what went wrong without costing a face (a mask that cannot be read), or None.
+        warning: what went wrong in a video that can be read (frames that cannot, a mask), or None.
         seconds: time by stage.
     """
 
@@ -96,11 +96,12 @@ def preprocess(
         workers: processes; 1 works in this one.
         on_video: called in this process after each finished video.
         detector: takes the place of dlib's; picklable.
-        retry: do the store's unreadable videos again (after a repaired download).
+        retry: do the store's videos again that are unreadable, lack frames, or were replaced (after a repaired download).
 
     Raises:
         PreprocessingError: no videos, two videos with one name, a folder that cannot be written or is being written, a store with
-            other settings, videos or format version, a missing predictor.
+            other settings, videos or format version, a missing predictor; and without `retry` a video whose file is not the one
+            that the store was made of, by its size.
     """
     settings = settings or Settings()
     out = Path(out).expanduser()
@@ -118,11 +119,16 @@ def preprocess(
         # Before a store is begun. With worker processes the models are theirs: a copy, which has none of its own, is tried instead.
         try_detector(work.detector if workers == 1 else copy(work.detector))
     summary = Summary(out, notes=_one_label_only(videos))
+    if settings.face == "mask-overlap" and not any(video.mask for video in videos):
+        summary.notes.append("no video has a mask: --face mask-overlap takes the largest face of each")
     with StoreWriter(out, settings.recorded(work.detector)) as writer:
-        # Without the frames: the records of a big dataset would fill the memory.
-        known = {video_key(r): {k: v for k, v in r.items() if k != "frames"} for r in writer.records()}
+        # Of the frames only whether some are lacking: the records of a big dataset would fill the memory.
+        known = {video_key(r): {**r, "frames": None, "lacks": lacks_frames(r)} for r in writer.records()}
         _check_same(out, videos, known)
-        todo = [v for v in videos if v.key not in known or (retry and known[v.key]["error"] is not None)]
+        replaced = _replaced(videos, known)
+        if replaced and not retry:
+            raise PreprocessingError(f"store {out} has {_in_words(replaced)}, or give another folder")
+        todo = [v for v in videos if v.key not in known or (retry and (known[v.key]["lacks"] or v.key in replaced))]
         summary.skipped = len(videos) - len(todo)
         if not todo and (out / INFO).exists():
             summary.finished_before = True
@@ -132,6 +138,7 @@ def preprocess(
             with closing(_run(work, todo, workers)) as results:
                 for done in results:
                     start = time.perf_counter()
+                    done.size = size_of(done.video)
                     writer.add(done)
                     summary.seconds["write"] += time.perf_counter() - start
                     if not done.more:
@@ -142,6 +149,29 @@ def preprocess(
     summary.notes += info.get("notes", [])
     summary.fingerprint = info["fingerprint"]
     return summary
+
+
+def size_of(video: Video) -> int | None:
+    """Bytes of the file that holds a video; None for a folder of images, or where there is no file."""
+    try:
+        return video.path.stat().st_size if video.path.is_file() else None
+    except OSError:
+        return None
+
+
+def _replaced(videos: Sequence[Video], known: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Videos that were read whole from a file of another size -> that size and today's. Older stores know no sizes."""
+    sizes = {v.key: (known[v.key]["size"], size_of(v)) for v in videos if "size" in known.get(v.key, {})}
+    return {k: (then, now) for k, (then, now) in sizes.items() if now is not None and then != now and not known[k]["lacks"]}
+
+
+def _in_words(replaced: dict[str, tuple[int, int]]) -> str:
+    key, (then, now) = next(iter(replaced.items()))
+    example = f"{key} ({then} bytes then, {now} now)"
+    if len(replaced) == 1:
+        return f"1 video whose file has another size now than when it was read: {example}; read it again with --retry"
+    what = f"{len(replaced)} videos whose files have other sizes now than when they were read"
+    return f"{what}, e.g. {example}; read them again with --retry"
 
 
 def _check_crops(videos: Sequence[Video], settings: Settings) -> None:

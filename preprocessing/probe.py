@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.frames import NOT_A_FILE, not_a_file
+from preprocessing.frames import NOT_A_FILE, as_file, not_a_file
 from preprocessing.images import list_images, read_images
 from preprocessing.layouts import Video
 from preprocessing.sampling import sample
@@ -34,11 +36,13 @@ class Probe:
         reason: why the file cannot be read, or None.
         frames: how many frames it has; None where the header does not say, as in Matroska.
         odd: a sentence for each image that has no frame number of its own and is left out.
+        cut: how much of the file there is, where its index lists more; or None. Only MP4 and QuickTime tell.
     """
 
     reason: str | None = None
     frames: int | None = None
     odd: tuple[str, ...] = ()
+    cut: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,24 @@ def probe(path: Path, kind: str = "video", inside: str = "") -> Probe:
             return Probe(NOT_A_FILE)
         if path.stat().st_size == 0:
             return Probe("the file is empty")
-        with av.open(str(path)) as container:
+        with av.open(as_file(path)) as container:
             if not container.streams.video:
                 return Probe("no video stream")
             stream = container.streams.video[0]
             count = stream.frames
             if not count and stream.average_rate and container.duration:
                 count = round(container.duration / av.time_base * stream.average_rate)
-            return Probe(None if stream.width and stream.height else "no picture size in the header", count or None)
+            reason = None if stream.width and stream.height else "no picture size in the header"
+            return Probe(reason, count or None, cut=_cut(container, stream, path.stat().st_size))
     except (FFmpegError, OSError, EOFError, tarfile.TarError) as error:
         return Probe(f"cannot be opened: {getattr(error, 'strerror', None) or type(error).__name__}")
+
+
+def _cut(container: InputContainer, stream: VideoStream, size: int) -> str | None:
+    if "mp4" not in container.format.name.split(","):
+        return None
+    promised = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    return f"ends after {size} of {promised} bytes" if promised > size else None
 
 
 def probe_all(files: Iterable[File], on_progress: Callable[[int, int], None] | None = None) -> dict[File, Probe]:

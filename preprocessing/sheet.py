@@ -73,7 +73,7 @@ def contact_sheet(
     height = 3 * MARGIN + CAPTION + len(rows) * (tile + CAPTION + MARGIN)
     sheet = PIL.Image.new("RGB", (LABEL_WIDTH + columns * (tile + 4) + 2 * MARGIN, height), PAPER)
     draw = PIL.ImageDraw.Draw(sheet)
-    datasets = ", ".join(sorted(ledger["dataset"].unique()))
+    datasets = on_one_line(", ".join(sorted(ledger["dataset"].unique())))
     _text(draw, (MARGIN, MARGIN), f"{datasets} - fingerprint {store.fingerprint[:12]} - {said}", INK)
     for number, table in enumerate(rows):
         top = 2 * MARGIN + CAPTION + number * (tile + CAPTION + MARGIN)
@@ -98,6 +98,11 @@ def contact_sheet(
 def caption(frame: int) -> str:
     """What a row of the ledger is about: a frame, the whole video, or an image without a frame number."""
     return f"frame {frame}" if frame >= 0 else "whole video" if frame == WHOLE_VIDEO else "no number"
+
+
+def on_one_line(words: str) -> str:
+    """Words as they can be drawn: a file's name may hold line breaks and other characters that have no picture."""
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def _only(ledger: pd.DataFrame, store: FaceStore, column: str, names: Sequence[str] | None) -> pd.DataFrame:
@@ -147,7 +152,8 @@ def _label(draw: PIL.ImageDraw.ImageDraw, at: tuple[int, int], table: pd.DataFra
         (f"split {first['split']}, id {first['identity']}", FAINT),
         (f"{faces} of {len(table)} frames have a face", FAINT if faces == len(table) else INK),
     ]
-    for number, (line, colour) in enumerate(lines):
+    for number, (words, colour) in enumerate(lines):
+        line = on_one_line(words)
         fits = len(line)
         while draw.textlength(line[:fits], font=_FONT) > LABEL_WIDTH - 20:
             fits -= 1

@@ -45,7 +45,7 @@ NOT_CONTENT = ("image_format", "json_sha256")
 
 Record = dict[str, Any]
 """What a store knows of one video: METADATA, "error", "frames": a list of [frame, status, reason, digest], and "aligned": False
-where the dataset came as cut-out faces."""
+where the dataset came as cut-out faces, "size": bytes of the file where it is one; neither is part of the fingerprint."""
 
 
 def face_key(video_key: str, frame: int) -> str:
@@ -64,6 +64,11 @@ def table_rows(record: Record, columns: list[str]) -> Iterator[tuple[Any, ...]]:
         if status == "face" or "key" not in columns:
             row = {**record, "frame": frame, "status": status, "reason": reason, "key": face_key(video_key(record), frame)}
             yield tuple(row[column] for column in columns)
+
+
+def lacks_frames(record: Record) -> bool:
+    """Whether a video, or a frame sampled from it, could not be read."""
+    return any(status == "unreadable" for _, status, _, _ in record["frames"])
 
 
 def fingerprint(settings: dict[str, Any], records: Iterable[Record]) -> str:

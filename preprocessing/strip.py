@@ -13,7 +13,7 @@ import PIL.ImageFont
 from numpy.typing import NDArray
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.sheet import CAPTION, FAINT, GAP_FILL, INK, MARGIN, PAPER
+from preprocessing.sheet import CAPTION, FAINT, GAP_FILL, INK, MARGIN, PAPER, on_one_line
 
 TRACK, FILL = (222, 222, 222), (214, 84, 52)
 BAR, GAP = 5, 6
@@ -55,7 +55,7 @@ def score_strip(path: str | Path, title: str, verdict: str, tiles: Sequence[Tile
     draw = PIL.ImageDraw.Draw(strip)
     for number, (line, colour) in enumerate(((title, INK), (verdict, FAINT))):
         room = strip.width - 2 * MARGIN
-        draw.text((MARGIN, MARGIN + number * CAPTION), _fitting(draw, line, room, font), fill=colour, font=font)
+        draw.text((MARGIN, MARGIN + number * CAPTION), _fitting(draw, on_one_line(line), room, font), fill=colour, font=font)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         left, top = MARGIN + column * (side + GAP), head + row * height

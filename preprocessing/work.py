@@ -66,6 +66,7 @@ class VideoFaces:
         seconds: time by stage (decode, detect, landmarks, align, encode); all of it is in the last part.
         part: number of the part. 0 begins the video, and begins it anew where parts of it came before.
         more: whether other parts follow.
+        size: of the file that the video was read from, bytes; None where there is none, or where it says nothing of the content.
     """
 
     video: Video
@@ -75,6 +76,7 @@ class VideoFaces:
     seconds: dict[str, float] = field(default_factory=dict)
     part: int = 0
     more: bool = False
+    size: int | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,10 +86,15 @@ class VideoFaces:
 
     @property
     def warning(self) -> str | None:
-        """The first thing that went wrong without costing a face (a mask that cannot be read), or None."""
+        """What went wrong in a video that can be read: frames that cannot, and the first bad mask or name of an image; or None."""
+        sampled = [row for row in self.rows if row.frame > WHOLE_VIDEO]
+        lost = [row.frame for row in sampled if row.status == "unreadable"]
+        gap = f"{len(lost)} of {len(sampled)} frames are unreadable, the first is frame {lost[0]}" if lost else ""
         if self.video.kind == "crops":  # one without landmarks is nothing unusual; its reason stands in the ledger
-            return next((row.reason for row in self.rows if row.frame < WHOLE_VIDEO), None)
-        return next((f"frame {row.frame}: {row.reason}" for row in self.rows if row.status == "face" and MASK in row.reason), None)
+            other = next((row.reason for row in self.rows if row.frame < WHOLE_VIDEO), "")
+        else:
+            other = next((f"frame {row.frame}: {row.reason}" for row in sampled if row.status == "face" and MASK in row.reason), "")
+        return _joined(gap, other) or None
 
 
 def unreadable(video: Video, reason: str) -> VideoFaces:

@@ -263,7 +263,8 @@ def to_record(done: VideoFaces) -> Record:
     frames = [[row.frame, row.status, row.reason, row.digest] for row in done.rows]
     # Only where it is so: the records of other stores stay what they were.
     given = {"aligned": False} if done.video.kind == "crops" else {}
-    return {**describe(done.video), **given, "error": done.error, "frames": frames}
+    sized = {} if done.size is None else {"size": done.size}
+    return {**describe(done.video), **given, **sized, "error": done.error, "frames": frames}
 
 
 def describe(video: Video) -> dict[str, Any]:

@@ -19,7 +19,15 @@ from preprocessing.store import FaceStore
 
 def manifest(counts: dict[str, int], frames: int = 2, split: str = "train") -> pd.DataFrame:
     rows = [
-        {"dataset": "D", "method": method, "label": int(method != "real"), "split": split, "video": f"{v:03d}", "frame": f}
+        {
+            "dataset": "D",
+            "method": method,
+            "label": int(method != "real"),
+            "split": split,
+            "video": f"{v:03d}",
+            "frame": f,
+            "compression": "none",
+        }
         for method, videos in counts.items()
         for v in range(videos)
         for f in range(frames)

@@ -20,8 +20,11 @@ from preprocessing.errors import PreprocessingError
 from preprocessing.faces import Box
 from preprocessing.frames import index_frames, read_frames
 from preprocessing.layouts import Video, read_layout
-from preprocessing.pipeline import preprocess
+from preprocessing.pipeline import Settings, preprocess
+from preprocessing.probe import Probe, probe
+from preprocessing.sheet import contact_sheet
 from preprocessing.store import FaceStore
+from preprocessing.strip import Tile, score_strip
 
 COUNT = 12
 ALL = {0: "face", 3: "face", 7: "face", 11: "face"}
@@ -191,6 +194,34 @@ def test_a_video_without_frames_is_one_row_with_a_reason(name: str, tmp_path: Pa
         rows = [(r.video, r.frame, r.status) for r in store.ledger.itertuples()]
         assert rows == [*(("good", n, "face") for n in ALL), ("odd", -1, "unreadable")]
         assert store.ledger["reason"].iloc[-1] == said
+
+
+@pytest.mark.parametrize("switches", [{}, {"frame_count": "header", "after_damage": "stop"}], ids=["strict", "as OpenCV"])
+@pytest.mark.parametrize("name", ["12:30.mp4", "12:30.avi", "concat:b.mp4"])
+def test_a_name_with_a_colon_is_a_file_in_any_folder(
+    name: str, switches: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg takes what stands before a colon for a protocol, "concat:b.mp4" for what lies under "b.mp4"."""
+    clip(tmp_path / "v" / name, COUNT)
+    settings = Settings(frames=4, size=64, switches=switches)
+    prints = set()
+    for folder, root in ((tmp_path, Path("v")), (tmp_path / "v", Path())):
+        monkeypatch.chdir(folder)
+        found = read_layout(root, "folder", name="toy")
+        summary = preprocess(found, tmp_path / f"store-{len(prints)}", settings, detector=Squares())
+        assert summary.counts["frames"]["face"] == 4
+        assert probe(found[0].path) == Probe(frames=COUNT)
+        prints.add(summary.fingerprint)
+    assert len(prints) == 1
+
+
+def test_a_name_with_a_line_break_is_drawn(tmp_path: Path) -> None:
+    path = clip(tmp_path / "set/two\nlines\t.mp4", COUNT)
+    preprocess(read_layout(tmp_path / "set", "folder", name="toy"), tmp_path / "store", SMALL, detector=Squares())
+    with FaceStore(tmp_path / "store") as store:
+        contact_sheet(store, tmp_path / "sheet.png")
+    for length in (1, 99):  # one that fits, and one that is cut
+        score_strip(tmp_path / "strip.png", path.name * length, "no\nscore", [Tile("frame 0", "no_face")])
 
 
 def test_names_that_are_no_text_are_refused_in_words(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from test_cli import Dfgrid, assert_mistake, dfgrid
 
 from benchmark import checkpoint
 from benchmark.config import ConfigError
-from benchmark.predict import FRAME_COLUMNS, Results, find_inputs, predict
+from benchmark.predict import FRAME_COLUMNS, VIDEO_COLUMNS, Input, Results, Scored, ScoredFrame, find_inputs, predict
 from benchmark.restore import restore
 from detectors import DETECTORS
 from preprocessing.faces import Dlib
@@ -124,6 +124,23 @@ def test_gaps_and_scores_in_the_strip(trained: Path, tmp_path: Path) -> None:
     assert (strip == (228, 228, 228)).all(axis=-1).sum() > 2 * 10_000, "two gaps"
     green = (strip[..., 1] > 200) & (strip[..., 0] < 60) & (strip[..., 2] < 60)
     assert green.sum() > 2 * 2_000, "two faces"
+
+
+def test_an_earlier_prediction_is_replaced_with_its_strips(tmp_path: Path) -> None:
+    def predicted(*names: str) -> set[str]:
+        with Results(tmp_path / "out") as results:
+            for name in names:
+                results.add(Scored(Input(name, tmp_path / name, "image"), [ScoredFrame(0, "no_face", "")]))
+        return {path.name for path in (tmp_path / "out/strips").iterdir()}
+
+    assert predicted("a\nb.png", "b.png") == {"a\nb.png.png", "b.png.png"}
+    (tmp_path / "out/strips/mine.png").touch()
+    assert predicted("b.png", "c.png") == {"b.png.png", "c.png.png", "mine.png"}, "what it did not make is left alone"
+    for content in ("other,strip\nx,strips/mine.png\n", ",".join(VIDEO_COLUMNS) + "\n,,,,,,../mine.png\n,\n", "\0"):
+        (tmp_path / "mine.png").touch()
+        (tmp_path / "out/videos.csv").write_text(content)
+        assert "mine.png" in predicted("b.png")
+        assert (tmp_path / "mine.png").exists()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25, 1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -277,6 +278,21 @@ def test_switches_are_checked_and_recorded() -> None:
             Settings(**given)  # type: ignore[arg-type]
     with pytest.raises(PreprocessingError, match="must read name=value"):
         parse_switches(["header"])
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_switch_of_dfb_can_be_changed_alone(name: str) -> None:
+    settings = Settings(4, 64, "dfb", switches={name: VALUES[name][0]})
+    apart = {k for k, v in asdict(settings.in_force).items() if v != VALUES[k][1]}
+    crop = {"crop_channels", "crop_face"}  # of the second detection, without which they say nothing
+    assert apart == {name} | (crop if name == "second_detection" else set())
+    assert Settings.from_recorded(settings.recorded(Squares())).in_force == settings.in_force
+
+
+@pytest.mark.parametrize("mode", ["strict", "dfb"])
+def test_a_switch_of_a_detection_that_is_not_made_is_refused(mode: str) -> None:
+    with pytest.raises(PreprocessingError, match="they need second_detection=crop"):
+        Settings(mode=mode, switches={"second_detection": "none", "crop_face": "first"})
 
 
 def test_a_store_is_continued_only_under_the_same_switches(tmp_path: Path) -> None:

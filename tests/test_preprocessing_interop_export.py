@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -34,7 +35,7 @@ def test_export_and_import_give_the_same_faces(ff: Path, tmp_path: Path, kind: s
     folder = "dataset_json" if kind == "rgb" else "dataset_json_v3"
     files = sorted((tmp_path / "out" / folder).glob("*.json"))
     summary = import_deepfakebench(files, tmp_path / "back", **{kind: tmp_path / "out" / kind})
-    assert summary.findings == []
+    assert ["compression levels" in finding for finding in summary.findings] == [True]
     assert same(ff / "store", tmp_path / "back")
     with FaceStore(ff / "store") as one, FaceStore(tmp_path / "back") as other:
         assert one.fingerprint == other.fingerprint
@@ -108,6 +109,16 @@ def test_a_place_that_cannot_be_written(ff: Path, tmp_path: Path) -> None:
                 export_deepfakebench(store, tmp_path / "file" / "out", with_lmdb=with_lmdb)
     with pytest.raises(PreprocessingError, match="cannot write to"):
         import_deepfakebench([ff / "FaceForensics++.json"], tmp_path / "file" / "out", rgb=ff / "rgb")
+
+
+@pytest.mark.parametrize("name", ["FaceForensics++", "DeepFakeDetection"])
+def test_a_name_that_needs_a_compression_level(name: str, tmp_path: Path) -> None:
+    """DeepfakeBench looks for the videos of these under "raw", "c23" or "c40" only."""
+    import_deepfakebench([write(tmp_path / "UADFV.json", uadfv(tmp_path))], tmp_path / "store", rgb=tmp_path)
+    words = f"{re.escape(name)} has its videos under raw, c23 or c40, and 'UADFV/none/fake/0000_fake' has no such level; export"
+    with FaceStore(tmp_path / "store") as store, pytest.raises(PreprocessingError, match=words):
+        export_deepfakebench(store, tmp_path / "out", name=name)
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_that_deepfakebench_cannot_take(tmp_path: Path) -> None:

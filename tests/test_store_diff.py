@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import cv2
 import numpy as np
 import pytest
 from deepfakebench_trees import SIDE, leaf, points, uadfv, write
+from preprocessing_material import Squares, clip, videos
 
 from benchmark.cli import main
 from preprocessing.diff import Difference, differences
 from preprocessing.interop import import_deepfakebench
+from preprocessing.layouts import Video
+from preprocessing.pipeline import Settings, preprocess
 from preprocessing.store import FaceStore
 
 REAL, FAKE = "UADFV/none/real", "UADFV/none/fake"
@@ -159,6 +163,32 @@ def test_diff_answers_by_its_exit_code(store: Path, tmp_path: Path, dfgrid: Dfgr
     code, _, err = dfgrid("store", "diff", store, tmp_path / "nowhere")
     assert code == 2
     assert "no face store at" in err
+
+
+def test_the_same_faces_under_other_fingerprints_say_why(tmp_path: Path, dfgrid: Dfgrid) -> None:
+    def faces(name: str, made: list[Video], **settings: Any) -> Path:
+        preprocess(made, tmp_path / name, Settings(size=64, **{"frames": 12, **settings}), detector=Squares())
+        return tmp_path / name
+
+    both = videos(tmp_path, 2)
+    dark = Video("toy", "real", 0, "train", "d", "dark", clip(tmp_path / "dark.mp4", face=lambda n: False), "none")
+    plain, more = faces("plain", both), faces("more", [*both, dark])
+    moved = faces("moved", [*both, replace(dark, split="test")])
+    cut = faces("cut", [*both, replace(dark, path=tmp_path / "nowhere.mp4")])
+    every = faces("every", both, sampling="every")
+    lasting = faces("lasting", [*both, dark], sampling="every")
+    begin = "the same faces, labels and splits; the fingerprints differ: "
+    without = "frames without a face, of 1 video (toy/none/real/dark"
+    for a, b, words in (
+        (plain, more, f"{without}, only in B)"),
+        (more, plain, f"{without}, only in A)"),
+        (more, moved, f"{without})"),
+        (more, cut, f"{without})"),
+        (plain, every, "the settings (frames, sampling)"),
+        (plain, lasting, f"the settings (frames, sampling); {without}, only in B)"),
+    ):
+        code, out, _ = dfgrid("store", "diff", a, b)
+        assert (code, out.splitlines()[-1]) == (0, begin + words)
 
 
 def test_import_and_export_on_the_command_line(tmp_path: Path, dfgrid: Dfgrid) -> None:

@@ -21,6 +21,7 @@ from preprocessing.errors import PreprocessingError
 from preprocessing.synthetic import draw_dataset, plan
 from preprocessing.synthetic.catalogue import CATALOGUES, MiniA
 from preprocessing.synthetic.dataset import LOCK, forge_video, to_bytes
+from preprocessing.synthetic.encode import write_video
 from preprocessing.synthetic.forge import CelebSynthesis
 from preprocessing.synthetic.gallery import CAPTION, TILE, page
 from preprocessing.synthetic.landmarks import LEFT_EYE, MEAN_FACE, RIGHT_EYE
@@ -107,6 +108,12 @@ def test_files_are_real_h264(mini_a, path):
         assert (stream.width, stream.height, stream.codec_context.pix_fmt) == (256, 256, "yuv420p")
         times = [float(frame.time) for frame in container.decode(video=0)]
     assert times == [0.0, 1 / 25]
+
+
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("1:2") / "a.mp4", [np.zeros((64, 64, 3), np.uint8)], 23)
+    assert len(decode(tmp_path / "1:2" / "a.mp4")) == 1
 
 
 def test_other_workers_draw_the_same_bytes(mini_a, tmp_path):

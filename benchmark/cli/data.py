@@ -15,6 +15,9 @@ from benchmark.cli.console import console, counted, errors, progress
 
 store_app = typer.Typer(help="What is in a store of faces; verify it; look at it.", no_args_is_help=True)
 
+COMPRESSION = "c23"
+"""The level that is taken where a dataset has several and none is named."""
+
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes.")]
 
 
@@ -55,18 +58,28 @@ def synth(
 
 
 def run_preprocess(
-    source: Path, layout: str, out: Path, name: str | None, compression: str, settings: Any, workers: int, retry: bool = False
+    source: Path,
+    layout: str,
+    out: Path,
+    name: str | None,
+    compression: str | None,
+    settings: Any,
+    workers: int,
+    retry: bool = False,
 ) -> Any:
     """Videos to a store, with a progress bar; videos that fail are named and the rest goes on."""
-    from preprocessing.layouts import read_layout
+    from preprocessing.errors import PreprocessingError
+    from preprocessing.layouts import NO_COMPRESSION, read_layout
     from preprocessing.pipeline import preprocess as preprocess_videos
 
     def note(sentence: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
-    videos = read_layout(source, layout=layout, name=name, compression=compression, note=note)
+    videos = read_layout(source, layout=layout, name=name, compression=compression or COMPRESSION, note=note)
+    if compression is not None and all(video.compression == NO_COMPRESSION for video in videos):
+        raise PreprocessingError(f"--compression {compression}: the videos of this layout have no levels; leave it out")
     with progress() as bar:
-        task = bar.add_task(f"faces of {name or source.name}", total=len(videos), unit="video")
+        task = bar.add_task(f"faces of {escape(name or source.resolve().name)}", total=len(videos), unit="video")
 
         def on_video(report: Any) -> None:
             bar.advance(task)
@@ -112,8 +125,10 @@ def preprocess(
         str, typer.Option(help="The dataset's folder layout (see: dfgrid list datasets); auto looks at the folder.")
     ] = "auto",
     name: Annotated[str | None, typer.Option(help="What to call the dataset, where the layout's own name is not right.")] = None,
-    compression: Annotated[str, typer.Option(help="FaceForensics++'s compression: raw, c23 or c40.")] = "c23",
-    frames: Annotated[int, typer.Option(min=1, help="Frames sampled from each video, evenly spread.")] = 32,
+    compression: Annotated[
+        str | None, typer.Option(help=f"FaceForensics++'s compression: raw, c23 or c40; default: {COMPRESSION}.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames sampled from each video, evenly spread; default: 32.")] = None,
     predictor: Annotated[
         Path | None, typer.Option(help="A dlib landmark model; default: the 68-point model that comes with dfgrid.")
     ] = None,
@@ -134,7 +149,7 @@ def preprocess(
         bool, typer.Option("--top-up", help="Take a neighbouring frame where a sampled one has no face; the ledger keeps both.")
     ] = False,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Read the store's unreadable videos again, after they were repaired.")
+        bool, typer.Option("--retry", help="Read the videos again that are unreadable, lack frames or were replaced by others.")
     ] = False,
     workers: Workers = 1,
 ) -> None:
@@ -144,7 +159,7 @@ def preprocess(
     from preprocessing.pipeline import Settings
 
     settings = Settings(
-        frames=frames,
+        frames=frames or Settings.frames,
         mode=mode,
         predictor=predictor,
         switches=parse_switches(switch or []),
@@ -153,10 +168,14 @@ def preprocess(
         stride=stride,
         top_up=top_up,
     )
+    if frames is not None and sampling != Settings.sampling:
+        raise PreprocessingError(
+            f"--frames {frames} is for --sampling {Settings.sampling}; with --sampling {sampling} leave it out"
+        )
     if check:
         from benchmark.cli.doctor import run_check
 
-        run_check(source, layout, compression, name, out, settings)
+        run_check(source, layout, compression or COMPRESSION, name, out, settings)
         return
     if out is None:
         raise PreprocessingError("name the store to write with --out (or only look at the folder with --check)")

@@ -70,7 +70,7 @@ def demo(
     run_synth(data / "mini-b", "mini-b", 40, frames, 0, workers)
     console.rule("2  Find, align and store faces")
     for name, layout in (("mini-a", "faceforensics++"), ("mini-b", "celeb-df-v2")):
-        run_preprocess(data / name, layout, data / "stores" / name, name, "c23", Settings(frames=frames), workers)
+        run_preprocess(data / name, layout, data / "stores" / name, name, None, Settings(frames=frames), workers)
     console.rule("3  Train and evaluate")
     outcome = run_grid(load_grid("demo"), runs, data, device, workers)
     if outcome is not None and (outcome.stopped or not GridIndex.read(runs / "demo").records):

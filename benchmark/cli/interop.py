@@ -34,7 +34,9 @@ def deepfakebench(
     label: Annotated[
         list[str] | None, typer.Option(help="LABEL=METHOD for a label that its name does not explain; METHOD 'real' for real.")
     ] = None,
-    compression: Annotated[list[str] | None, typer.Option(help="Level to take: raw, c23, c40; default: all.")] = None,
+    compression: Annotated[
+        list[str] | None, typer.Option(help="Level to take: raw, c23 or c40; default: all, on which nothing is trained or tested.")
+    ] = None,
     keep_splits: Annotated[
         bool, typer.Option("--keep-splits", help="Repeat the file's own splits, with the videos that are in several of them.")
     ] = False,
@@ -90,7 +92,12 @@ def _exports() -> None:
 def export(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
-    name: Annotated[str | None, typer.Option(help="What to call the dataset there, e.g. FaceForensics++; without slashes.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call the dataset there, without slashes. FaceForensics++ and DeepFakeDetection need a compression level."
+        ),
+    ] = None,
     lmdb: Annotated[
         bool, typer.Option("--lmdb", help="Write LMDBs as well; landmarks are rounded to whole pixels in them.")
     ] = False,
@@ -122,7 +129,7 @@ def diff(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write every difference to this CSV file.")] = None,
 ) -> None:
     """Are these the same faces, and which differ? Exit code 0 the same, 1 different."""
-    from preprocessing.diff import KINDS, Difference, differences
+    from preprocessing.diff import KINDS, Difference, beside_faces, differences
     from preprocessing.store import FaceStore
 
     counts: Counter[str] = Counter()
@@ -143,9 +150,13 @@ def diff(
                 examples.setdefault(found.kind, []).append(found)
             if rows is not None:
                 rows.writerow([found.kind, found.key, "" if found.mean is None else f"{found.mean:.6g}", found.detail])
+        if not counts:
+            same = "agree too"
+            if first.fingerprint != second.fingerprint:
+                why = "; ".join(beside_faces(first, second)) or "one is wrong; look at both with dfgrid store verify"
+                same = f"differ: {why}"
     if not counts:
-        same = "the fingerprints agree too" if first.fingerprint == second.fingerprint else "the fingerprints differ: the settings"
-        console.print(f"the same faces, labels and splits; {same}", soft_wrap=True)
+        console.print(f"the same faces, labels and splits; the fingerprints {same}", markup=False, soft_wrap=True)
         return
     table = Table("difference", "count", "mean")
     for kind in KINDS:

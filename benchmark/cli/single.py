@@ -173,6 +173,7 @@ def evaluate(
     from benchmark.data import CachedImages, FaceFrames, splits_in_words
     from benchmark.evaluate import score
     from benchmark.face_settings import differences
+    from benchmark.frame_pick import check_levels
     from benchmark.metrics import METRICS, measure, per_video
     from benchmark.restore import restore
     from preprocessing.store import FaceStore
@@ -201,12 +202,13 @@ def evaluate(
             def show(done: int, total: int, bar: Any = bar, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            images = CachedImages(store, detector.size, show, partial(warn, bar=bar)).images
             rows = store.manifest.reset_index(drop=True).rename_axis("index").reset_index()
             rows = rows if split == "all" else rows[rows["split"] == split]
             if rows.empty:
                 there = splits_in_words(store.manifest["split"])
                 raise ConfigError(f"store {path} has no faces in split '{split}'; it has them in {there} (or take --split all)")
+            check_levels(rows, str(path))
+            images = CachedImages(store, detector.size, show, partial(warn, bar=bar)).images
             frames = FaceFrames(rows.assign(domain=-1).reset_index(drop=True), (), images)
             bar.update(task, description=f"score {called[path]}", completed=0)
             scores = score(detector, frames, progress=show)

@@ -26,7 +26,7 @@ import numpy as np
 from preprocessing import codec
 from preprocessing.errors import PreprocessingError
 from preprocessing.interop.lmdb_writer import LmdbWriter
-from preprocessing.interop.names import FF, LABELS, REAL, WITH_COMPRESSION, folder_for, label_of
+from preprocessing.interop.names import COMPRESSIONS, FF, LABELS, REAL, WITH_COMPRESSION, folder_for, label_of
 from preprocessing.layouts import NO_COMPRESSION
 from preprocessing.store import FaceStore, Record, face_key, video_key
 
@@ -146,6 +146,11 @@ def _plan(store: FaceStore, name: str | None) -> dict[str, _Target]:
         if not any(status == "face" for _, status, _, _ in record["frames"]):
             continue  # DeepfakeBench's loader breaks at a video without frames
         key, dataset = video_key(record), name or record["dataset"]
+        if dataset in WITH_COMPRESSION and record["compression"] not in COMPRESSIONS:
+            raise PreprocessingError(
+                f"DeepfakeBench's {dataset} has its videos under {', '.join(COMPRESSIONS[:-1])} or {COMPRESSIONS[-1]}, and '{key}'"
+                " has no such level; export under another --name"
+            )
         target = _target(record, dataset, len(levels[dataset]) > 1)
         if "frames" in f"{target.folder}/{target.video}":
             raise PreprocessingError(

@@ -20,7 +20,7 @@ from preprocessing.interop.sources import Lmdb, Source, close_lmdbs, find_folder
 from preprocessing.interop.splits import settle, split_findings
 from preprocessing.layouts import Video
 from preprocessing.predictor import sha256
-from preprocessing.store import INFO, Record, read_info, video_key
+from preprocessing.store import INFO, Record, lacks_frames, read_info, video_key
 from preprocessing.work import VideoFaces, unreadable
 from preprocessing.workers import Crash, parallel
 from preprocessing.writer import StoreWriter, describe
@@ -226,7 +226,7 @@ def _known(out: Path, listed: list[Listed], records: Iterable[Record]) -> dict[s
             if record[what] != value:
                 was = f"{what} '{record[what]}' for {key}"
                 raise PreprocessingError(f"store {out} has {was}, now it is '{value}'; give another folder")
-        known[key] = any(status == "unreadable" for _, status, _, _ in record["frames"])
+        known[key] = lacks_frames(record)
     return known
 
 

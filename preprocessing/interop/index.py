@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from preprocessing.errors import PreprocessingError
-from preprocessing.interop.names import COMPRESSIONS, LABELS, dataset_of, folder_of, identity_of, method_of
+from preprocessing.errors import PreprocessingError, did_you_mean
+from preprocessing.interop.names import COMPRESSIONS, LABELS, REAL, dataset_of, folder_of, identity_of, is_real, method_of
 from preprocessing.layouts import NO_COMPRESSION, SPLITS
+
+LAST_NUMBER = 2**63 - 1
+"""The largest frame number that the tables of a store hold."""
 
 Place = tuple[str, ...]
 """The parts of a frame's path, from the dataset's folder on where it is named: ("UADFV", "real", "frames", "0000", "000.png")."""
@@ -44,7 +48,7 @@ class Entry:
     @property
     def label(self) -> int:
         """0 real, 1 fake."""
-        return int(self.method != "real")
+        return int(self.method != REAL)
 
 
 @dataclass
@@ -95,34 +99,47 @@ def read_index(files: list[Path], own_labels: dict[str, str], name: str | None, 
         compressions: levels to take; empty takes all.
 
     Raises:
-        PreprocessingError: for a missing file, another shape, no videos, or a `name` for several datasets.
+        PreprocessingError: for a missing file, another shape, a method that is "real" but for its case, no videos,
+            a label of the user's that no video has, or a `name` for several datasets.
     """
     index = Index()
     by_name: dict[tuple[str, str, str, str], dict[Place, Entry]] = {}
     unknown: dict[str, int] = {}
     contradictions: list[str] = []
     levels: set[str] = set()
+    labelled: set[str] = set()
     for file in files:
         for top, labels in read_json(file).items():
             for label, split, compression, video, leaf in _leaves(file, top, labels, index.findings):
                 levels.add(compression or NO_COMPRESSION)
+                labelled.add(str(leaf["label"]))
                 if compressions and compression not in compressions:
                     continue
                 if leaf["label"] != label:
                     contradictions.append(f"{top}/{label}/{video} ({leaf['label']})")
                 ours = leaf.get("method")
                 method = ours if isinstance(ours, str) and ours else method_of(str(leaf["label"]), own_labels)
+                if method is not None and method != REAL and is_real(method):
+                    where = f"{file}: {top} / {label} / {video}"
+                    raise PreprocessingError(f"{where} has the method '{method}'; write '{REAL}', or name the forgery otherwise")
                 if method is None:
                     unknown[str(leaf["label"])] = unknown.get(str(leaf["label"]), 0) + 1
                     continue
                 _note(by_name, _entry(dataset_of(top), compression, method, video, leaf), split)
+    for word in own_labels if labelled else ():
+        if word not in labelled:
+            raise PreprocessingError(
+                f"--label {word}={own_labels[word]}: no video has the label '{word}': {did_you_mean(word, labelled)}"
+            )
     _report_labels(index, unknown, contradictions)
     for same in by_name.values():
         index.entries += _told_apart(list(same.values()), index.findings)
     if not index.entries:
         only = f" of compression {', '.join(compressions)}; there is {', '.join(sorted(levels))}" if compressions and levels else ""
-        raise PreprocessingError(f"{', '.join(map(str, files))} lists no videos{only}")
+        listed = f"lists no videos{only}" if not unknown else f"leaves no video to import: {'; '.join(index.findings)}"
+        raise PreprocessingError(f"{', '.join(map(str, files))} {listed}")
     _rename(index.entries, name)
+    _report_levels(index)
     return index
 
 
@@ -184,12 +201,13 @@ def _folder_place(path: str, home: str) -> Place:
 
 
 def numbered(places: list[Place]) -> dict[int, Place]:
-    """Places by frame number: the file's stem, or the digits it ends in; by their order where these do not tell them apart."""
+    """Places by frame number: the file's stem, or the digits it ends in; by their order where these do not tell them apart, or are
+    more than a store's tables hold (a date with microseconds)."""
     found: dict[int, Place] = {}
     unique = sorted(set(places))
     for place in unique:
         digits = re.search(r"(\d+)$", place[-1].rpartition(".")[0])
-        if digits is None or int(digits[1]) in found:
+        if digits is None or int(digits[1]) in found or int(digits[1]) > LAST_NUMBER:
             return dict(enumerate(unique))
         found[int(digits[1])] = place
     return dict(sorted(found.items()))
@@ -247,6 +265,20 @@ def _report_labels(index: Index, unknown: dict[str, int], contradictions: list[s
     if contradictions:
         index.findings.append(
             f"{len(contradictions)} videos stand under another label than their own, which is taken: e.g. {contradictions[0]}"
+        )
+
+
+def _report_levels(index: Index) -> None:
+    levels: dict[str, set[str]] = defaultdict(set)
+    for entry in index.entries:
+        if entry.frames:
+            levels[f"{entry.dataset}/{entry.method}/{entry.video}"].add(entry.compression)
+    several = {video: " and ".join(sorted(found)) for video, found in levels.items() if len(found) > 1}
+    if several:
+        video = min(several)
+        index.findings.append(
+            f"{len(several)} videos are there at several compression levels, e.g. {video} at {several[video]}: nothing is trained"
+            " or tested on such a store; take one level with --compression"
         )
 
 

@@ -82,7 +82,14 @@ def method_of(label: str, own: dict[str, str]) -> str | None:
     match = SELF_EXPLAINING.fullmatch(label)
     if match is None:
         return None
-    return REAL if match["kind"].lower() == "real" else match["method"]
+    if match["kind"].lower() == REAL:
+        return REAL
+    return None if is_real(match["method"]) else match["method"]  # "real_fake" says both
+
+
+def is_real(method: str) -> bool:
+    """Whether a method's name means real videos, in whatever case it is written."""
+    return method.casefold() == REAL
 
 
 def label_of(dataset: str, method: str) -> str:
@@ -119,7 +126,7 @@ def _forged(base: str, method: str, compression: str) -> str:
 
 
 def read_own_labels(words: list[str]) -> dict[str, str]:
-    """What the user says of labels: ["MyGAN=MyGAN", "Mine=real"] as a table.
+    """What the user says of labels: ["MyGAN=MyGAN", "Mine=real"] as a table; real in any case is "real".
 
     Raises:
         PreprocessingError: for a word without "=".
@@ -129,5 +136,5 @@ def read_own_labels(words: list[str]) -> dict[str, str]:
         label, equals, method = word.partition("=")
         if not (label and equals and method):
             raise PreprocessingError(f"a label must be given as LABEL=METHOD, such as 'Mine=real' or 'MyGAN=MyGAN', not '{word}'")
-        table[label] = method
+        table[label] = REAL if is_real(method) else method
     return table

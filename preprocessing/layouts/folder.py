@@ -42,8 +42,8 @@ real/**/<name>.mp4  fake/<method>/**/<name>.mp4     or: <name>.mp4 ... directly 
             for path in find_videos(root / "fake"):
                 below = path.relative_to(root / "fake").parts
                 method = below[0] if len(below) > 1 else "fake"
-                if method == "real":
-                    raise PreprocessingError(f"{root / 'fake' / method} calls a forgery 'real'; name the folder by the forgery")
+                if method.casefold() == "real":
+                    raise PreprocessingError(f"{root / 'fake' / method} calls a forgery '{method}'; name the folder by the forgery")
                 found.append(_video(name, method, root / "fake" / method if len(below) > 1 else root / "fake", path))
             where = "real/ and fake/<method>/"
             others = [p for p in find_videos(root) if p.relative_to(root).parts[0] not in ("real", "fake")]

@@ -11,6 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.frames import as_file
+
 FRAMES_PER_SECOND = 25
 LOSSLESS = 0  # as a constant quantizer
 VECTOR = 64  # px
@@ -31,7 +33,7 @@ def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], quality: int) -
     if any(side % VECTOR for side in frames[0].shape[:2]):
         # Beside such pictures x264's vector code reads memory that nobody wrote: 5 to 40 % of the files came out different.
         options["x264-params"] = "asm=0"
-    with av.open(str(partial), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    with av.open(as_file(partial), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
