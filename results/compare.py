@@ -69,10 +69,17 @@ class Comparison:
                 found[seed] = str(error)
         return found
 
+    def lacking(self, optimizer: str, column: Column) -> str:
+        """Why a seed that has a number has no draws, the first such seed's reason; "" where none lacks them."""
+        cells, where = self._cells.get((optimizer, column.detector), {}), (column.test, column.level, column.metric)
+        found = self.seeds(optimizer, column)
+        reasons = (d for seed, d in found.items() if isinstance(d, str) and self.resampled.measured(cells[seed], *where))
+        return next(reasons, "")
+
     def interval(self, optimizer: str, column: Column) -> tuple[float, float] | None:
-        """95% interval of the mean over the seeds that were measured, over videos; None where it cannot be had."""
+        """95% interval of the mean over the seeds that were measured, over videos; None where one of them has no draws."""
         drawn = [d for d in self.seeds(optimizer, column).values() if isinstance(d, Drawn)]
-        if not drawn or len({d.videos for d in drawn}) > 1:
+        if not drawn or len({d.videos for d in drawn}) > 1 or self.lacking(optimizer, column):
             return None
         low, high = np.quantile(np.mean([d.draws for d in drawn], axis=0), [0.025, 0.975])
         return float(low), float(high)
@@ -87,7 +94,13 @@ class Comparison:
         return pairs_of({name: self.seeds(name, column) for name in optimizers or self.index.grid.optimizers})
 
     def best(self, column: Column) -> tuple[str | None, str]:
-        """The optimizer that is best in a column and significantly better than the runner-up, or None and why."""
+        """The optimizer that is best in a column and significantly better than the runner-up, or None and why.
+
+        Where a number has no draws nobody is: what is printed would not be what is tested.
+        """
+        lacking = next(filter(None, (self.lacking(name, column) for name in self.index.grid.optimizers)), "")
+        if lacking:
+            return None, f"not tested: {lacking}"
         found = leading({name: self.seeds(name, column) for name in self.index.grid.optimizers}, column.metric in LOWER_IS_BETTER)
         return found.best, found.reason
 

@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from benchmark.cli import app
 from results import resampled
+from results.audit.ours import audit_tables
 from results.compare import Comparison, pair_table, ranking
 from results.files import RecordError
 from results.index import GridIndex
 from results.printed import Column
+from results.render import markdown, printed_csv
 from results.resampled import Resampled
 from results.statistics import holm
 from results.tables import build_table, columns_for, write_tables
@@ -60,6 +62,26 @@ def test_where_there_are_no_scores_nothing_is_bold_and_the_trail_says_why() -> N
     table = build_table(GridIndex(grid, records, {}))
     assert not any(e.best for line in table.entries for e in line)
     assert "in 3 of 3 columns not tested: no scores at hand" in table.trail[0]
+
+
+def test_what_lost_its_scores_is_not_passed_over(tmp_path: Path) -> None:
+    folder = scored_grid(tmp_path / "demo", {"sgd": 0.6, "sam": 1.0, "roga": 5.0}, seeds=(0, 1))
+    (folder / "meso4-roga-s1" / "scores.parquet").unlink()
+    table = build_table(GridIndex.read(folder), interval=True)
+    assert not any(e.best for line in table.entries for e in line)
+    assert "in 3 of 3 columns not tested: meso4-roga-s1/scores.parquet does not exist" in table.trail[0]
+    assert ["[" in line[1].text for line in table.entries] == [True, True, False]
+    # What was called best before its rival's scores were lost is no longer more than a guess.
+    (folder / "tables").mkdir()
+    for name, content in {"csv": printed_csv(table), "md": markdown(table).replace("| sam | ", "| sam | **")}.items():
+        (folder / "tables" / f"table.{name}").write_text(content)
+    best = next(f for f in audit_tables(GridIndex.read(folder)) if f.claim.id == "demo-best")
+    assert best.verdict == "undecidable"
+    # A cell that has no number yet keeps nothing back: its row has none of it either.
+    (folder / "meso4-roga-s1" / "record.json").unlink()
+    table = build_table(GridIndex.read(folder), interval=True)
+    assert [line[1].best for line in table.entries] == [False, False, True]
+    assert "[" in table.entries[2][1].text
 
 
 def test_lower_is_better_for_errors(kept: Path) -> None:
