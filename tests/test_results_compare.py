@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_lower_is_better_for_errors(kept: Path) -> None:
     index = GridIndex.read(kept)
     comparison = Comparison(Resampled(index))
     for metric in ("eer", "log_loss", "ap", "acc"):
-        assert comparison.best(column(metric=metric))[0] == "roga", metric
+        assert comparison.leading(column(metric=metric)).best == "roga", metric
     assert next(p for p in comparison.pairs(column(metric="eer")) if p.significant).difference.value > 0
 
 
@@ -167,6 +168,33 @@ def test_ranking_over_backbones_and_test_sets(kept: Path) -> None:
     assert found.ranks.mean[0] == 1
     assert found.ranks.datasets == 2
     assert len(found.pairs) == 3
+
+
+def test_where_fewer_seeds_are_compared_than_there_are_it_is_said(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(kept, folder)
+    (folder / "meso4-roga-s1" / "record.json").unlink()
+    index = GridIndex.read(folder)
+    table = build_table(index)
+    assert [e.best for e in table.entries[2]] == [True] * 3
+    assert "paired over videos, which says nothing of other seeds" in table.trail[0]
+    assert "in 3 of 3 columns tested on 1 of 2 seeds, which says nothing of others" in table.trail[0]
+    rows = pair_table(Comparison(Resampled(index)), [column()])
+    assert rows["seeds"].tolist() == [2, 1, 1]
+    assert rows["reason"].tolist() == ["", *["over 1 of 2 seeds; seed 1: not run yet"] * 2]
+    # Ranks compare means of the same seeds: `sgd` is first here by its second seed alone.
+    measured = tidy(index).assign(value=lambda t: t["value"].where((t["optimizer"] != "sgd") | (t["seed"] == 0), 1.0))
+    found = ranking(index, measured, columns_for(index, ["frame auc"]))
+    assert found.ranks.names[0] == "roga"
+    assert len(found.fewer) == found.ranks.datasets == 2
+    monkeypatch.setenv("COLUMNS", "120")
+    said = CliRunner().invoke(app, ["compare", "demo", "--runs", str(tmp_path)]).output
+    assert "sam - roga (1 of 2 seeds)" in said
+    assert "over 1 of 2 seeds; seed 1: not run yet" in said
+    assert "other videos and other seeds, but of one seed only of other videos." in said
+    assert "over the seeds that every optimizer has, where some have more: 2 columns" in said
 
 
 def test_on_the_command_line(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

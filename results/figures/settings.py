@@ -111,9 +111,10 @@ def ranks(source: Source) -> Iterator[Drawing]:
     """Critical-difference diagram (Demsar 2006, figure 1): average ranks; bars join optimizers that are not told apart."""
     columns = columns_for(source.index, [f"{LEVEL} auc"])
     try:
-        found = ranking(source.index, tidy(source.index, source.selection.name), columns).ranks
+        ranked = ranking(source.index, tidy(source.index, source.selection.name), columns)
     except RecordError:
         return  # too few optimizers or test sets for any such diagram
+    found = ranked.ranks
     count = len(found.names)
     half = (count + 1) // 2
     cliques = found.cliques()
@@ -142,4 +143,6 @@ def ranks(source: Source) -> Iterator[Drawing]:
     sentence += f"checkpoint: {source.selection.label}\nFriedman p {found.p:.3f}; bars: not told apart (Nemenyi, 0.05)"
     figure.suptitle(sentence, fontsize=6.5)
     what = f"Critical-difference diagram: average ranks of {title(LEVEL, 'auc')} over {found.datasets} backbones x test sets"
+    if ranked.fewer:
+        what += f", in {len(ranked.fewer)} of them over the seeds that every optimizer has"
     yield Drawing("ranks", figure, source.caption(what))
