@@ -137,8 +137,13 @@ def test_draws_are_kept_and_not_believed_once_scores_change(tmp_path: Path, monk
     assert not np.array_equal(
         Resampled(GridIndex.read(folder), seed=1).of("meso4-sgd-s0", "NeuralTextures", "frame").draws, first.draws
     )
-    (folder / resampled.FOLDER / files[0]).write_bytes(b"broken")
-    assert Resampled(GridIndex.read(folder)).of("meso4-sgd-s0", "NeuralTextures", "frame").value == first.value
+    whole = (folder / resampled.FOLDER / files[0]).read_bytes()
+    flipped = whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:]
+    for damaged in (b"broken", whole[:3000], flipped, b"", whole.replace(b"PK\x01\x02\x14", b"PK\x01\x02\x99")):
+        (folder / resampled.FOLDER / files[0]).write_bytes(damaged)
+        of = Resampled(GridIndex.read(folder)).of("meso4-sgd-s0", "NeuralTextures", "frame")
+        assert np.array_equal(of.draws, first.draws)
+        assert (folder / resampled.FOLDER / files[0]).read_bytes() != damaged
     path = folder / "meso4-sgd-s0" / "scores.parquet"
     scores = pd.read_parquet(path)
     scores.assign(score=1 - scores["score"]).to_parquet(path, index=False)
