@@ -22,7 +22,7 @@ from benchmark.objective import BatchObjective
 from benchmark.reads import open_stores, select
 from benchmark.restore import restore
 from benchmark.seeding import stream
-from benchmark.self_blended import source_frames
+from benchmark.self_blended import Choice, source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
 from benchmark.testing import Report
 from benchmark.untouched import undisturbed
@@ -143,17 +143,19 @@ def probe_sharpness(
         if before.model_dump(include={*identity, "settings"}) == {**identity, "settings": settings.model_dump()}:
             return before, True
     restored = restore(trained.path, device)
-    (rows, methods), evaluated = select(cell, stores)
-    roles: dict[str, Role | Literal["source-train"]] = {"train": "source-train", "val": "source-val"}
-    roles |= {test.name: test.role for test in cell.tests}
-    of_store = {"train": cell.train.store, "val": cell.train.store, **{test.name: test.store for test in cell.tests}}
+    training, evaluated = select(cell, stores)
+    # By role: a test set may be called "train".
+    wanted: list[tuple[str, Role | Literal["source-train"], str, Choice]] = [
+        ("train", "source-train", cell.train.store, training),
+        ("val", "source-val", cell.train.store, evaluated["val"]),
+        *((test.name, test.role, test.store, evaluated[test.name]) for test in cell.tests),
+    ]
     sets = []
-    for name, chosen in {"train": (rows, methods), **evaluated}.items():
-        store = of_store[name]
+    for name, role, store, chosen in wanted:
         images = CachedImages(stores[store], restored.detector.size, partial(report, f"decode {store}")).images
-        in_source = name in ("train", "val")
+        in_source = role in ("source-train", "source-val")
         frames = source_frames(cell.train, chosen, images, stores[store]) if in_source else FaceFrames(*chosen, images)
-        sets.append(_probe_set(name, roles[name], store, restored.detector, frames, settings, report))
+        sets.append(_probe_set(name, role, store, restored.detector, frames, settings, report))
     found = SharpnessReport(
         cell=cell.id,
         detector=cell.detector.title,
