@@ -174,6 +174,23 @@ def test_the_command_shows_flatness_beside_auc(grid: Path, data: Path, tmp_path:
     assert "1 of 1 cell was probed already" in run(folder, *quick).output
 
 
+def test_cells_whose_weights_are_elsewhere_are_left_out_and_named(grid: Path, data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(grid, tmp_path / "small"))
+    there, elsewhere = (cell.id for cell in GRID.cells())
+    record = Record.load(folder / there / "record.json").model_copy(update={"cell": elsewhere, "seed": 1})
+    (folder / elsewhere).mkdir(exist_ok=True)
+    record.save(folder / elsewhere / "record.json")
+    found, missing = find_trained([folder])
+    assert [one.path for one in found] == [folder / there / "checkpoint.pt"]
+    assert list(missing) == [elsewhere]
+    result = run(folder, "--data", data, "--faces", 6, "--steps", 1, "--directions", 1, "--radius", 0.05)
+    assert result.exit_code == 0, result.output
+    assert f"1 cell without weights and left out, such as {elsewhere}: its checkpoint.pt is not there" in result.output
+    (folder / there / "checkpoint.pt").unlink()
+    with pytest.raises(ConfigError, match=r"no cell of .*small has its weights here: its checkpoint\.pt is not there"):
+        find_trained([folder])
+
+
 def test_cells_of_other_data_do_not_share_a_table() -> None:
     """The one place where two reports meet: their columns must be the same sets."""
     content = {"cell": "c", "detector": "d", "optimizer": "o", "seed": 0, "step": 1, "checkpoint": "", "code": "", "stores": {}}

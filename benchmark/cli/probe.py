@@ -41,7 +41,7 @@ def sharpness(
 
     Results go to probes/sharpness.json beside each checkpoint; what is there already is not computed again.
     """
-    from benchmark.probe import find_trained, probe_sharpness
+    from benchmark.probe import find_trained, left_out, probe_sharpness
     from results.sharpness import ProbeSettings
 
     load(plugin)
@@ -74,9 +74,8 @@ def sharpness(
     if known:
         console.print(f"{known} of {counted(len(rows), 'cell')} {'was' if known == 1 else 'were'} probed already")
     console.print(f"more radii, the average case and the adaptive one: {found[0].report.name} in probes/ beside each checkpoint")
-    if missing:
-        which = f"{counted(len(missing), 'cell')} not finished and left out"
-        errors.print(f"[yellow]{which}[/], such as {escape(next(iter(missing)))}")
+    for sentence in left_out(missing):
+        errors.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
 
 def tables(rows: list[Any]) -> list[Table]:
