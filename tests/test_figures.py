@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from results_grids import provenance
 from results_scores import scored_grid
 from sklearn.metrics import auc as area
 from sklearn.metrics import roc_auc_score
@@ -58,7 +60,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
             step=20,
             checkpoint="c",
             code="c",
-            stores={},
+            stores=provenance().stores,
             device="cpu",
             threads=1,
             settings=ProbeSettings(),
@@ -137,6 +139,40 @@ def test_a_line_of_settings_differs_in_nothing_else(kept: Path) -> None:
             used = record.optimizer.model_copy(update={"settings": {"r": 0.2, "alpha": 0.5}})
             index.records[cell] = record.model_copy(update={"optimizer": used})
     assert varied(Source(index)) == {("pim", "r"): {0.05: ["pim r=0.05"], 0.1: ["pim r=0.1"]}}
+
+
+def test_sharpness_is_drawn_of_like_probes_of_the_recorded_weights(kept: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(kept, tmp_path / "demo"))
+    of = [folder / f"meso4-{o}-s0" for o in ("sgd", "pim r=0.05", "pim r=0.1", "pim r=0.2")]
+
+    def change(cell: Path, **fields: object) -> None:
+        path = cell / "probes" / "sharpness.json"
+        SharpnessReport.load(path).model_copy(update=fields).save(path)
+
+    def caption_and_lines() -> tuple[str, int]:
+        with styled():
+            drawing = next(iter(FIGURES["sharpness"](Source(GridIndex.read(folder)))))
+        return drawing.caption, len(drawing.figure.axes[0].lines)
+
+    caption, lines = caption_and_lines()
+    assert "in 5 steps of ascent on at most 256 faces a set, seed 0, radii 0.01, 0.05, 0.1. Protocol" in caption
+    assert lines == 4
+    change(of[0], settings=ProbeSettings(faces=4))
+    caption, lines = caption_and_lines()
+    assert "1 cell left out: meso4-sgd-s0 was probed in 5 steps of ascent on at most 4 faces a set" in caption
+    assert lines == 3
+    change(of[1], step=1)
+    caption, lines = caption_and_lines()
+    assert "2 cells left out: meso4-pim r=0.05-s0/probes/sharpness.json is of the step 1, the record of 20; run" in caption
+    assert lines == 2
+    (of[2] / "checkpoint.pt").write_bytes(b"trained again")
+    change(of[3], stores={})
+    change(of[0], step=2)
+    with pytest.raises(RecordError, match=r"is of the step 2, the record of 20; run `dfgrid probe sharpness demo` again"):
+        caption_and_lines()
+    change(of[0], step=20)
+    change(of[1], step=20, settings=ProbeSettings(faces=4))
+    assert "is of other weights than meso4-pim r=0.1-s0/checkpoint.pt" in caption_and_lines()[0]
 
 
 def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:

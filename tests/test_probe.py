@@ -22,6 +22,8 @@ from benchmark.launch import run_cells, write_index
 from benchmark.probe import Trained, find_trained, fixed_choice, probe_sharpness
 from benchmark.study import study_of
 from results.files import RecordError
+from results.index import GridIndex
+from results.probed import sharpness_of
 from results.record import Record
 from results.scores import load_scores
 from results.sharpness import ProbeSettings, SharpnessReport
@@ -172,6 +174,7 @@ def test_the_command_shows_flatness_beside_auc(grid: Path, data: Path, tmp_path:
     report = json.loads(next(folder.glob("*/probes/sharpness.json")).read_text())
     assert f"{report['sets'][0]['rises'][0]['worst']:.3g}" in result.output
     assert "1 of 1 cell was probed already" in run(folder, *quick).output
+    assert sharpness_of(GridIndex.read(folder), record.cell) == SharpnessReport.model_validate(report)
 
 
 def test_cells_whose_weights_are_elsewhere_are_left_out_and_named(grid: Path, data: Path, tmp_path: Path) -> None:

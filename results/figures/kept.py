@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from results.files import FORMAT, RecordError, dump, read_model, write_atomically
+from results.files import FORMAT, RecordError, dump, file_sum, read_model, write_atomically
 from results.index import GridIndex
 from results.record import Strict
 
@@ -83,11 +83,6 @@ class Kept(Strict):
             (folder / file).unlink(missing_ok=True)
         write_atomically(folder / FILE, dump(now))
         return now
-
-
-def file_sum(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def digest(part: GridIndex, *more: object) -> str:
