@@ -141,6 +141,20 @@ def test_a_line_of_settings_differs_in_nothing_else(kept: Path) -> None:
     assert varied(Source(index)) == {("pim", "r"): {0.05: ["pim r=0.05"], 0.1: ["pim r=0.1"]}}
 
 
+def test_a_variant_without_a_number_is_in_no_line_of_it(kept: Path) -> None:
+    index = GridIndex.read(kept)
+    used = {"pim r=0.05": ({"r": None, "kind": "a"}, {}), "pim r=0.1": ({"r": None}, {"r": 0.1}), "pim r=0.2": ({"r": 0.2}, {})}
+    for cell, record in list(index.records.items()):
+        if record.optimizer.title in used:
+            settings, built = used[record.optimizer.title]
+            rule = record.optimizer.model_copy(update={"settings": settings, "built": built})
+            index.records[cell] = record.model_copy(update={"optimizer": rule})
+    assert varied(Source(index)) == {("pim", "r"): {0.1: ["pim r=0.1"], 0.2: ["pim r=0.2"]}}
+    with styled():
+        (drawing,) = FIGURES["sensitivity"](Source(index))
+    assert drawing.name == "sensitivity-pim-r"
+
+
 def test_sharpness_is_drawn_of_like_probes_of_the_recorded_weights(kept: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(kept, tmp_path / "demo"))
     of = [folder / f"meso4-{o}-s0" for o in ("sgd", "pim r=0.05", "pim r=0.1", "pim r=0.2")]
