@@ -100,6 +100,19 @@ def test_no_letter_is_cut_off_and_panels_do_not_overlap(kept: Path, name: str) -
                 assert width <= 1 or height <= 1, (one, other)
 
 
+def test_names_that_differ_in_punctuation_alone_have_files_of_their_own(tmp_path: Path) -> None:
+    folder = scored_grid(tmp_path / "runs" / "demo", {"sgd": 0.5, "sam": 2.0}, ("meso4", "meso4+", "Meso4"), videos=6)
+    drawn = write_figures(GridIndex.read(folder), tmp_path / "out", ["training", "histogram"])
+    files = {f for f in drawn.files if f.exists()}
+    assert len({str(f).lower() for f in files}) == len(drawn.files) == 2 * len(drawn.entries)
+    first, second, third = (e for e in drawn.entries if e.family == "histogram" and "NeuralTextures" in e.name)
+    assert [e.name for e in (first, second)] == ["histogram-meso4-NeuralTextures", "histogram-meso4-NeuralTextures-2"]
+    assert "meso4+" in second.caption
+    assert all(e.intact(tmp_path / "out") for e in (first, second, third))
+    again = write_figures(GridIndex.read(folder), tmp_path / "out", ["training", "histogram"])
+    assert again.unchanged == len(again.entries) == len(drawn.entries)
+
+
 @pytest.mark.parametrize("width", [ONE_COLUMN, 5.2, TWO_COLUMNS])
 def test_a_legend_of_long_names_stays_in_its_figure(width: float) -> None:
     with styled():

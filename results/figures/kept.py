@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -73,6 +73,11 @@ class Kept(Strict):
         """The family, if it was drawn from the same and all of its files are as they were written."""
         found = self.families.get(key)
         return found if found and found.drawn_from == drawn_from and all(f.intact(folder) for f in found.figures) else None
+
+    def names(self, but: Iterable[str]) -> set[str]:
+        """Names of all figures but those of some families: taken, for these."""
+        others = self.families.keys() - set(but)
+        return {f.name for key in others for f in self.families[key].figures}
 
     def replaced(self, folder: Path, families: Mapping[str, Family]) -> Kept:
         """With new families written over old ones of the same keys; files that no family holds any more are deleted."""
