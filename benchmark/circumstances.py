@@ -115,12 +115,20 @@ def settings_used(cell: Cell) -> dict[str, Any]:
             name=cell.optimizer.name,
             label=cell.optimizer.title,
             settings=cell.optimizer.settings,
+            built=_built(cell),
             base=cell.base.name,
             base_settings=cell.base.settings,
         ),
         "seed": cell.seed,
         "protocol": cell.protocol.model_dump(mode="json", exclude={"diagnostics_every"}),
     }
+
+
+def _built(cell: Cell) -> dict[str, Any]:
+    """What the rule chose where the cell's settings leave it the choice. They stay as they are: the cell's id is made of them."""
+    rule = OPTIMIZERS.build(cell.optimizer.name, **cell.optimizer.settings)
+    chosen = {key: getattr(rule, key, None) for key, value in cell.optimizer.settings.items() if value is None}
+    return {key: value for key, value in chosen.items() if isinstance(value, (bool, int, float, str))}
 
 
 def provenance_now(cell: Cell, device: str, begun: datetime, cpus: Sequence[str], **counted: Any) -> Provenance:

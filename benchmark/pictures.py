@@ -60,7 +60,8 @@ def write_pictures(
         for detector in part.grid.detectors:
             cells = _open(part, detector, names, data, device)
             for kind in only:
-                found[kind] += draw(_drawings(part, cells, kind, seed), kind, name, out_dir, tell)
+                taken = kept.names(but=[f"{name}/{kind}" for kind in only]) | {e.name for of in found.values() for e in of}
+                found[kind] += draw(_drawings(part, cells, kind, seed), kind, name, out_dir, tell, taken)
         drawn_from = picture_digest(part)
         families = {f"{name}/{kind}": Family(drawn_from=drawn_from, figures=tuple(of)) for kind, of in found.items()}
         kept = kept.replaced(out_dir, families)

@@ -22,7 +22,7 @@ from benchmark.objective import BatchObjective
 from benchmark.reads import open_stores, select
 from benchmark.restore import restore
 from benchmark.seeding import stream
-from benchmark.self_blended import source_frames
+from benchmark.self_blended import Choice, source_frames
 from benchmark.sharpness import passes_of, sharpness, top_eigenvalue
 from benchmark.testing import Report
 from benchmark.untouched import undisturbed
@@ -30,6 +30,9 @@ from detectors.base import Batch, Detector
 from results.index import GridIndex, grids_in
 from results.record import Record, Role
 from results.sharpness import ProbedSet, ProbeSettings, Rise, SharpnessReport
+
+NO_WEIGHTS = "its checkpoint.pt is not there (archives carry none); copy it from where the cell was trained"
+"""Why a finished cell cannot be probed."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Trained:
 
 
 def find_trained(paths: Sequence[Path], runs: Path | None = None) -> tuple[list[Trained], dict[str, str]]:
-    """The checkpoints that paths stand for, each once, and cells of a grid that have none -> why.
+    """The checkpoints that paths stand for, each once, and cells of a grid that are not finished or have none -> why.
 
     Args:
         paths: folders of grids, folders of cells, checkpoint files; names of grids.
@@ -72,7 +75,13 @@ def find_trained(paths: Sequence[Path], runs: Path | None = None) -> tuple[list[
         if (path / "grid.json").is_file():
             index = GridIndex.read(path)
             missing |= index.reasons
-            files = [path / cell / "checkpoint.pt" for cell in index.records]
+            files = []
+            for cell in index.records:
+                file = path / cell / "checkpoint.pt"
+                if file.is_file():
+                    files.append(file)
+                else:
+                    missing[cell] = NO_WEIGHTS
         elif path.is_dir():
             if not (path / "checkpoint.pt").is_file():
                 raise ConfigError(f"{path} is neither a grid's folder (no grid.json) nor a cell's (no checkpoint.pt)")
@@ -85,9 +94,22 @@ def find_trained(paths: Sequence[Path], runs: Path | None = None) -> tuple[list[
             if not file.is_file():
                 raise ConfigError(_not_there(file, runs))
             found.setdefault(file.resolve(), Trained(file))
+    if not found and NO_WEIGHTS in missing.values():
+        raise ConfigError(f"no cell of {', '.join(map(str, paths))} has its weights here: {NO_WEIGHTS}")
     if not found:
         raise ConfigError(f"no cell of {', '.join(map(str, paths))} is finished; run the grid first")
     return list(found.values()), missing
+
+
+def left_out(missing: dict[str, str]) -> list[str]:
+    """A sentence about the unfinished cells that `find_trained` gives as missing, and one about those without weights."""
+    lost = [cell for cell, why in missing.items() if why == NO_WEIGHTS]
+    unfinished = [cell for cell in missing if cell not in lost]
+    return [
+        f"{len(cells)} cell{'s' * (len(cells) > 1)} {what} and left out, such as {cells[0]}{why}"
+        for cells, what, why in ((unfinished, "not finished", ""), (lost, "without weights", f": {NO_WEIGHTS}"))
+        if cells
+    ]
 
 
 def _below(runs: Path | None, path: Path) -> Path:
@@ -143,17 +165,19 @@ def probe_sharpness(
         if before.model_dump(include={*identity, "settings"}) == {**identity, "settings": settings.model_dump()}:
             return before, True
     restored = restore(trained.path, device)
-    (rows, methods), evaluated = select(cell, stores)
-    roles: dict[str, Role | Literal["source-train"]] = {"train": "source-train", "val": "source-val"}
-    roles |= {test.name: test.role for test in cell.tests}
-    of_store = {"train": cell.train.store, "val": cell.train.store, **{test.name: test.store for test in cell.tests}}
+    training, evaluated = select(cell, stores)
+    # By role: a test set may be called "train".
+    wanted: list[tuple[str, Role | Literal["source-train"], str, Choice]] = [
+        ("train", "source-train", cell.train.store, training),
+        ("val", "source-val", cell.train.store, evaluated["val"]),
+        *((test.name, test.role, test.store, evaluated[test.name]) for test in cell.tests),
+    ]
     sets = []
-    for name, chosen in {"train": (rows, methods), **evaluated}.items():
-        store = of_store[name]
+    for name, role, store, chosen in wanted:
         images = CachedImages(stores[store], restored.detector.size, partial(report, f"decode {store}")).images
-        in_source = name in ("train", "val")
+        in_source = role in ("source-train", "source-val")
         frames = source_frames(cell.train, chosen, images, stores[store]) if in_source else FaceFrames(*chosen, images)
-        sets.append(_probe_set(name, roles[name], store, restored.detector, frames, settings, report))
+        sets.append(_probe_set(name, role, store, restored.detector, frames, settings, report))
     found = SharpnessReport(
         cell=cell.id,
         detector=cell.detector.title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,7 +27,8 @@ class Pair:
         first, second: titles, in the grid's order.
         difference: of the first minus the second; None where they cannot be compared.
         corrected: p by Holm's correction over the column's pairs; None without a difference.
-        reason: why there is no difference; else "".
+        reason: why there is no difference, or which seeds are not in it; else "".
+        seeds: that either has; `difference.seeds` of them are compared.
     """
 
     first: str
@@ -34,6 +36,7 @@ class Pair:
     difference: Difference | None
     corrected: float | None
     reason: str = ""
+    seeds: int = 0
 
     @property
     def significant(self) -> bool:
@@ -69,10 +72,17 @@ class Comparison:
                 found[seed] = str(error)
         return found
 
+    def lacking(self, optimizer: str, column: Column) -> str:
+        """Why a seed that has a number has no draws, the first such seed's reason; "" where none lacks them."""
+        cells, where = self._cells.get((optimizer, column.detector), {}), (column.test, column.level, column.metric)
+        found = self.seeds(optimizer, column)
+        reasons = (d for seed, d in found.items() if isinstance(d, str) and self.resampled.measured(cells[seed], *where))
+        return next(reasons, "")
+
     def interval(self, optimizer: str, column: Column) -> tuple[float, float] | None:
-        """95% interval of the mean over the seeds that were measured, over videos; None where it cannot be had."""
+        """95% interval of the mean over the seeds that were measured, over videos; None where one of them has no draws."""
         drawn = [d for d in self.seeds(optimizer, column).values() if isinstance(d, Drawn)]
-        if not drawn or len({d.videos for d in drawn}) > 1:
+        if not drawn or len({d.videos for d in drawn}) > 1 or self.lacking(optimizer, column):
             return None
         low, high = np.quantile(np.mean([d.draws for d in drawn], axis=0), [0.025, 0.975])
         return float(low), float(high)
@@ -86,10 +96,15 @@ class Comparison:
         """
         return pairs_of({name: self.seeds(name, column) for name in optimizers or self.index.grid.optimizers})
 
-    def best(self, column: Column) -> tuple[str | None, str]:
-        """The optimizer that is best in a column and significantly better than the runner-up, or None and why."""
-        found = leading({name: self.seeds(name, column) for name in self.index.grid.optimizers}, column.metric in LOWER_IS_BETTER)
-        return found.best, found.reason
+    def leading(self, column: Column) -> Leading:
+        """The optimizer that is best in a column and significantly better than the runner-up, or why there is none.
+
+        Where a number has no draws there is none: what is printed would not be what is tested.
+        """
+        lacking = next(filter(None, (self.lacking(name, column) for name in self.index.grid.optimizers)), "")
+        if lacking:
+            return Leading(None, reason=f"not tested: {lacking}")
+        return leading({name: self.seeds(name, column) for name in self.index.grid.optimizers}, column.metric in LOWER_IS_BETTER)
 
 
 NOT_SIGNIFICANT = "the best does not differ significantly from the runner-up"
@@ -104,9 +119,9 @@ def pairs_of(*groups: Mapping[str, Seeds]) -> list[Pair]:
     Args:
         groups: name -> its seeds; pairs are made within a group and corrected over all.
     """
-    differences = [(a, b, _difference(found[a], found[b])) for found in groups for a, b in combinations(found, 2)]
-    corrected = iter(holm([d.p for _, _, d in differences if isinstance(d, Difference)]))
-    return [Pair(a, b, None, None, d) if isinstance(d, str) else Pair(a, b, d, next(corrected)) for a, b, d in differences]
+    found = [(a, b, *_difference(of[a], of[b])) for of in groups for a, b in combinations(of, 2)]
+    corrected = iter(holm([d.p for _, _, d, *_ in found if d is not None]))
+    return [Pair(a, b, d, None if d is None else next(corrected), reason, seeds) for a, b, d, reason, seeds in found]
 
 
 @dataclass(frozen=True)
@@ -117,11 +132,14 @@ class Leading:
         best: it is significantly better than the runner-up; None where it is not or that cannot be tested.
         second: the runner-up, where there is a `best` and a third that the runner-up is significantly better than; else None.
         reason: why there is no `best`; else "".
+        seeds, of: on how many seeds the best was tested against the runner-up, and how many either has; 0 where it was not.
     """
 
     best: str | None
     second: str | None = None
     reason: str = ""
+    seeds: int = 0
+    of: int = 0
 
 
 def leading(found: Mapping[str, Seeds], lower_is_better: bool = False, tested: Sequence[Pair] | None = None) -> Leading:
@@ -150,25 +168,41 @@ def leading(found: Mapping[str, Seeds], lower_is_better: bool = False, tested: S
         ahead = sign * pair.difference.value * (1 if pair.first == first else -1) > 0
         return "" if pair.significant and ahead else NOT_SIGNIFICANT
 
-    reason = beats(*top[:2])
+    reason, decides = beats(*top[:2]), pairs[frozenset(top[:2])]
+    seeds, of = (decides.difference.seeds, decides.seeds) if decides.difference else (0, 0)
     if reason:
-        return Leading(None, reason=reason)
-    return Leading(top[0], top[1] if len(top) > 2 and not beats(*top[1:]) else None)
+        return Leading(None, None, reason, seeds, of)
+    return Leading(top[0], top[1] if len(top) > 2 and not beats(*top[1:]) else None, "", seeds, of)
 
 
-def _difference(first: Seeds, second: Seeds) -> Difference | str:
-    """Paired over the seeds that both have on the same videos, or why there are none."""
-    points, draws, why = [], [], ""
-    for seed, a in first.items():
-        b = second.get(seed, f"no seed {seed}")
+def on_fewer_seeds(results: Sequence[Leading], what: str) -> str:
+    """`; in 2 of 3 columns tested on 1 of 2 seeds, which says nothing of others`; "" where every test took all seeds there are."""
+    found = Counter((r.seeds, r.of) for r in results if r.seeds < r.of)
+    return "".join(
+        f"; in {n} of {len(results)} {what}s tested on {seeds} of {of} seeds{', which says nothing of others' * (seeds == 1)}"
+        for (seeds, of), n in sorted(found.items())
+    )
+
+
+def _difference(first: Seeds, second: Seeds) -> tuple[Difference | None, str, int]:
+    """Paired over the seeds that both have on the same videos; which seeds are not in it, and why; how many either has."""
+    points, draws = [], []
+    why: dict[str, list[str]] = {}
+    seeds = list(dict.fromkeys([*first, *second]))
+    for seed in seeds:
+        a, b = (of.get(seed, f"no seed {seed}") for of in (first, second))
         if isinstance(a, str) or isinstance(b, str):
-            why = why or (a if isinstance(a, str) else str(b))
+            why.setdefault(a if isinstance(a, str) else str(b), []).append(str(seed))
         elif a.videos != b.videos:
-            why = "they were not scored on the same videos"
+            why.setdefault("they were not scored on the same videos", []).append(str(seed))
         else:
             points.append(a.value - b.value)
             draws.append(a.draws - b.draws)
-    return paired_difference(np.array(points), np.array(draws)) if points else why or "not in the grid"
+    if not points:
+        return None, next(iter(why), "not in the grid"), len(seeds)
+    each = "; ".join(f"seed{'s' * (len(of) > 1)} {', '.join(of)}: {reason}" for reason, of in why.items())
+    reason = f"over {len(points)} of {len(seeds)} seeds; {each}" if why else ""
+    return paired_difference(np.array(points), np.array(draws)), reason, len(seeds)
 
 
 @dataclass(frozen=True)
@@ -179,17 +213,19 @@ class Ranking:
         ranks: of the optimizers.
         pairs: (first, second, p, p by Holm's correction over the pairs).
         columns: ranked over; a detector on a test set each.
-        left_out: columns in which an optimizer has no number.
+        left_out: columns in which no seed has a number of every optimizer.
+        fewer: columns ranked over the seeds that every optimizer has a number of, where some have more.
     """
 
     ranks: Ranks
     pairs: list[tuple[str, str, float, float]]
     columns: list[Column]
     left_out: list[Column]
+    fewer: list[Column]
 
 
 def ranking(index: GridIndex, measured: pd.DataFrame, columns: Iterable[Column]) -> Ranking:
-    """Rank optimizers on every (detector, test set), by the mean over seeds.
+    """Rank optimizers on every (detector, test set), by the mean over the seeds that all of them have a number of.
 
     Args:
         index: of a grid of one part.
@@ -197,26 +233,31 @@ def ranking(index: GridIndex, measured: pd.DataFrame, columns: Iterable[Column])
         columns: of one level and metric.
 
     Raises:
-        RecordError: fewer than three optimizers, or fewer than two columns in which every one has a number.
+        RecordError: fewer than three optimizers, or fewer than two columns in which every one has a number of one seed.
     """
-    names, used, left_out, rows = index.grid.optimizers, [], [], []
+    names, used, left_out, fewer, rows = index.grid.optimizers, [], [], [], []
     keys = ["detector", "test", "level", "metric"]
-    means = measured.groupby([*keys, "optimizer"], sort=False)["value"].mean()
+    groups = dict(iter(measured.dropna(subset="value").groupby(keys, sort=False)))
     for column in columns:
-        row = [means.get((column.detector, column.test, column.level, column.metric, name), np.nan) for name in names]
-        if np.isnan(row).any():
+        of = groups.get((column.detector, column.test, column.level, column.metric), measured.iloc[:0])
+        seeds = {name: set(of.loc[of["optimizer"] == name, "seed"]) for name in names}
+        common = set.intersection(*seeds.values())
+        if not common:
             left_out.append(column)
-        else:
-            used.append(column)
-            rows.append(row)
+            continue
+        means = of[of["seed"].isin(common)].groupby("optimizer")["value"].mean()
+        used.append(column)
+        rows.append([means[name] for name in names])
+        if any(has > common for has in seeds.values()):
+            fewer.append(column)
     if not used:
-        raise RecordError("average ranks need test sets on which every optimizer has a number; there is none")
+        raise RecordError("average ranks need test sets on which every optimizer has a number of the same seed; there is none")
     values = np.array(rows, np.float64)
     ranks = average_ranks(names, values, used[0].metric in LOWER_IS_BETTER)
     pairs = list(combinations(range(len(names)), 2))
     p = [wilcoxon(values[:, a].tolist(), values[:, b].tolist()) for a, b in pairs]
     tested = [(names[a], names[b], one, both) for (a, b), one, both in zip(pairs, p, holm(p), strict=True)]
-    return Ranking(ranks, tested, used, left_out)
+    return Ranking(ranks, tested, used, left_out, fewer)
 
 
 PAIR_COLUMNS = (
@@ -226,7 +267,10 @@ PAIR_COLUMNS = (
 
 
 def pair_table(comparison: Comparison, columns: Iterable[Column]) -> pd.DataFrame:
-    """Every pair of every column as tidy rows, columns `PAIR_COLUMNS`; numbers in the metric's own unit, NaN with a reason."""
+    """Every pair of every column as tidy rows, columns `PAIR_COLUMNS`; numbers in the metric's own unit, NaN with a reason.
+
+    The reason also says which seeds a number is not of.
+    """
     rows = []
     for c in columns:
         for p in comparison.pairs(c):

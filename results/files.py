@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,11 @@ FORMAT: Literal[1] = 1
 
 class RecordError(ValueError):
     """A user's mistake about results: one sentence that names the file or the value and says what to do."""
+
+
+def file_sum(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def dump(model: BaseModel) -> bytes:

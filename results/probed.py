@@ -1,4 +1,4 @@
-"""What `dfgrid probe statistics` found in a grid's cells, held against their records, with bootstrap draws from its scores."""
+"""What `dfgrid probe` found in a grid's cells, held against their records; of its scores also bootstrap draws."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Literal
 
 import pandas as pd
 
-from results.files import RecordError
+from results.files import RecordError, file_sum
 from results.index import GridIndex
 from results.record import Level, Measure, Metric, Record
 from results.resampled import SAME, Drawn, Resampled
 from results.resampling import Rules, Sample, evaluate, sample
 from results.shallow import Effect, StatisticsReport
+from results.sharpness import SharpnessReport
 
 Changed = Literal["before", "after"]
 
@@ -67,13 +68,7 @@ class Probed:
             # Tables are published: they name the file relative to the grid's folder.
             raise RecordError(str(error).replace(f"{folder}/", "")) from error
         source, again = f"{cell}/probes/{path.name}", f"run `dfgrid probe statistics {folder.name}` again"
-        for what, probed, recorded in (
-            ("cell", report.cell, record.cell),
-            ("step", report.step, record.steps),
-            ("face stores", report.stores, record.provenance.stores),
-        ):
-            if probed != recorded:
-                raise RecordError(f"{source} is of the {what} {probed}, the record of {recorded}; {again}")
+        _check(report, record, source, again)
         for effect in report.effects:
             kept = _measure(record, effect)
             # Of one forgery of several the record has no number.
@@ -156,6 +151,39 @@ class Probed:
 
 PAPERS = (1.2, 0.65)
 """Factors of mean and variance in PIM's tables 2 and 3."""
+
+
+def sharpness_of(index: GridIndex, cell: str) -> SharpnessReport | None:
+    """What `dfgrid probe sharpness` found in a cell that has a record; None where it did not look.
+
+    Raises:
+        RecordError: a report that cannot be read, or of other weights or faces than the record's.
+    """
+    folder, record = index.folder, index.records[cell]
+    assert folder is not None
+    path, again = folder / cell / "probes" / "sharpness.json", f"run `dfgrid probe sharpness {folder.name}` again"
+    if not path.is_file():
+        return None
+    try:
+        report = SharpnessReport.load(path)
+    except RecordError as error:
+        raise RecordError(str(error).replace(f"{folder}/", "")) from error
+    source, weights = f"{cell}/probes/{path.name}", folder / cell / "checkpoint.pt"
+    _check(report, record, source, again)
+    # Imported cells have no checkpoint; a cell that was trained again for as many steps has another one.
+    if weights.is_file() and file_sum(weights) != report.checkpoint:
+        raise RecordError(f"{source} is of other weights than {cell}/{weights.name}; {again}")
+    return report
+
+
+def _check(report: StatisticsReport | SharpnessReport, record: Record, source: str, again: str) -> None:
+    for what, probed, recorded in (
+        ("cell", report.cell, record.cell),
+        ("step", report.step, record.steps),
+        ("face stores", report.stores, record.provenance.stores),
+    ):
+        if probed != recorded:
+            raise RecordError(f"{source} is of the {what} {probed}, the record of {recorded}; {again}")
 
 
 def _measure(record: Record, effect: Effect) -> Measure | None:

@@ -98,13 +98,24 @@ class DetectorUsed(Strict):
 
 
 class OptimizerUsed(Strict):
-    """The rule as it was built, and the base optimizer that spent its gradient."""
+    """The rule as it was built, and the base optimizer that spent its gradient.
+
+    Attributes:
+        settings: of the rule, as the cell holds them; None where it leaves a value to the rule.
+        built: the values that the rule chose for those, such as ASAM's eta; older records have none.
+    """
 
     name: str
     label: str = ""
     settings: Settings = Field(default_factory=dict)
+    built: Settings = Field(default_factory=dict)
     base: str
     base_settings: Settings = Field(default_factory=dict)
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """Every setting of the rule with the value that it had at work, where the record knows it."""
+        return {**self.settings, **self.built}
 
     @property
     def title(self) -> str:

@@ -71,6 +71,7 @@ class Resampled:
         self.count, self.seed = count, seed
         self._found: dict[tuple[str, Metric], dict[tuple[str, Level], Drawn | str]] = {}
         self._copies: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._recorded: dict[str, set[tuple[str, Level, Metric]]] = {}
 
     def of(self, cell: str, test: str, level: Level, metric: Metric = "auc") -> Drawn:
         """Draws of one number.
@@ -84,6 +85,16 @@ class Resampled:
         if isinstance(found, str):
             raise RecordError(found)
         return found
+
+    def measured(self, cell: str, test: str, level: Level, metric: Metric = "auc") -> bool:
+        """Whether the cell's record has that number, with draws or without."""
+        if cell not in self._recorded:
+            record, chosen = self.index.records.get(cell), []
+            if record is not None:
+                with contextlib.suppress(RecordError):
+                    chosen = select(record.measures, self.selection)
+            self._recorded[cell] = {(c.test, c.level, name) for c in chosen for name, v in c.metrics.items() if v is not None}
+        return (test, level, metric) in self._recorded[cell]
 
     def _cell(self, cell: str, metric: Metric) -> dict[tuple[str, Level], Drawn | str]:
         record = self.index.records.get(cell)
@@ -181,7 +192,7 @@ def _read(path: Path, identity: list[Any]) -> dict[tuple[str, Level], Drawn | st
         with np.load(path) as kept:
             before, head = json.loads(str(kept["head"]))
             matrix = iter(kept["draws"].astype(np.float64))
-    except (OSError, ValueError, KeyError, EOFError):
+    except Exception:  # a damaged zip is a BadZipFile, RuntimeError or TokenError, by the byte that is wrong
         return None
     if before != identity:
         return None

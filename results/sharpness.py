@@ -50,7 +50,7 @@ class ProbedSet(Strict):
     """One set of faces.
 
     Attributes:
-        name: "train", "val", or the test's name.
+        name: "train", "val", or the test's name, which may be "train" as well: the role tells them apart.
         role: what it is to the training data.
         store: that the faces are of.
         n_real, n_fake: faces.

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal, get_args
 
-from results.compare import NOT_SIGNIFICANT, Comparison
+from results.compare import NOT_SIGNIFICANT, Comparison, Leading, on_fewer_seeds
 from results.files import RecordError, write_atomically
 from results.index import GridIndex, WantedCell
 from results.latex import latex
@@ -184,22 +184,24 @@ def _significant(
 ) -> tuple[list[list[Entry]], str]:
     """Keep bold only what beats the runner-up; the sentence says what bold means and where nothing is."""
     why: dict[str, int] = {}
-    best: list[str | None] = []
+    results: list[Leading] = []
     for at, column in enumerate(columns):
-        found: str | None = None
-        if any(line[at].best for line in entries):
-            found, reason = comparison.best(column)
-            if reason:
-                why[reason] = why.get(reason, 0) + 1
-        best.append(found)
+        found = comparison.leading(column) if any(line[at].best for line in entries) else Leading(None)
+        if found.reason:
+            why[found.reason] = why.get(found.reason, 0) + 1
+        results.append(found)
     marked = [
-        [replace(e, best=row == name) for e, name in zip(line, best, strict=True)] for row, line in zip(rows, entries, strict=True)
+        [replace(e, best=row == r.best) for e, r in zip(line, results, strict=True)]
+        for row, line in zip(rows, entries, strict=True)
     ]
-    over = "videos and seeds" if len(comparison.index.grid.seeds) > 1 else "videos, which says nothing of other seeds"
+    most = max((r.seeds for r in results), default=0) or len(comparison.index.grid.seeds)
+    over = "videos and seeds" if most > 1 else "videos, which says nothing of other seeds"
     test = f"best of its column and significantly better than the runner-up (p < 0.05, paired over {over}; Holm's correction"
-    meaning = f"bold: {test} over the column's pairs)" if any(best) else f"nothing is bold, which would mean: {test})"
+    marks = any(r.best for r in results)
+    meaning = f"bold: {test} over the column's pairs)" if marks else f"nothing is bold, which would mean: {test})"
     ordered = sorted(why.items(), key=lambda item: item[0] != NOT_SIGNIFICANT)
-    return marked, meaning + "".join(f"; in {n} of {len(columns)} columns {reason}" for reason, n in ordered)
+    reasons = "".join(f"; in {n} of {len(columns)} columns {reason}" for reason, n in ordered)
+    return marked, meaning + reasons + on_fewer_seeds(results, "column")
 
 
 def _beside(optimizer: str, column: Beside) -> Entry:

@@ -106,7 +106,7 @@ def _spent(used: OptimizerUsed) -> str:
     """A rule's settings, and those of the base optimizer that spends its gradient, which may be the rule itself."""
     base = settings_in_words(used.base_settings)
     return ", ".join(
-        filter(None, (settings_in_words(used.settings), base if used.base == used.name else f"base {used.base} {base}"))
+        filter(None, (settings_in_words(used.used), base if used.base == used.name else f"base {used.base} {base}"))
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from results_grids import provenance
 from results_scores import scored_grid
 from sklearn.metrics import auc as area
 from sklearn.metrics import roc_auc_score
@@ -58,7 +60,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
             step=20,
             checkpoint="c",
             code="c",
-            stores={},
+            stores=provenance().stores,
             device="cpu",
             threads=1,
             settings=ProbeSettings(),
@@ -96,6 +98,19 @@ def test_no_letter_is_cut_off_and_panels_do_not_overlap(kept: Path, name: str) -
                 width = min(one.x1, other.x1) - max(one.x0, other.x0)
                 height = min(one.y1, other.y1) - max(one.y0, other.y0)
                 assert width <= 1 or height <= 1, (one, other)
+
+
+def test_names_that_differ_in_punctuation_alone_have_files_of_their_own(tmp_path: Path) -> None:
+    folder = scored_grid(tmp_path / "runs" / "demo", {"sgd": 0.5, "sam": 2.0}, ("meso4", "meso4+", "Meso4"), videos=6)
+    drawn = write_figures(GridIndex.read(folder), tmp_path / "out", ["training", "histogram"])
+    files = {f for f in drawn.files if f.exists()}
+    assert len({str(f).lower() for f in files}) == len(drawn.files) == 2 * len(drawn.entries)
+    first, second, third = (e for e in drawn.entries if e.family == "histogram" and "NeuralTextures" in e.name)
+    assert [e.name for e in (first, second)] == ["histogram-meso4-NeuralTextures", "histogram-meso4-NeuralTextures-2"]
+    assert "meso4+" in second.caption
+    assert all(e.intact(tmp_path / "out") for e in (first, second, third))
+    again = write_figures(GridIndex.read(folder), tmp_path / "out", ["training", "histogram"])
+    assert again.unchanged == len(again.entries) == len(drawn.entries)
 
 
 @pytest.mark.parametrize("width", [ONE_COLUMN, 5.2, TWO_COLUMNS])
@@ -137,6 +152,54 @@ def test_a_line_of_settings_differs_in_nothing_else(kept: Path) -> None:
             used = record.optimizer.model_copy(update={"settings": {"r": 0.2, "alpha": 0.5}})
             index.records[cell] = record.model_copy(update={"optimizer": used})
     assert varied(Source(index)) == {("pim", "r"): {0.05: ["pim r=0.05"], 0.1: ["pim r=0.1"]}}
+
+
+def test_a_variant_without_a_number_is_in_no_line_of_it(kept: Path) -> None:
+    index = GridIndex.read(kept)
+    used = {"pim r=0.05": ({"r": None, "kind": "a"}, {}), "pim r=0.1": ({"r": None}, {"r": 0.1}), "pim r=0.2": ({"r": 0.2}, {})}
+    for cell, record in list(index.records.items()):
+        if record.optimizer.title in used:
+            settings, built = used[record.optimizer.title]
+            rule = record.optimizer.model_copy(update={"settings": settings, "built": built})
+            index.records[cell] = record.model_copy(update={"optimizer": rule})
+    assert varied(Source(index)) == {("pim", "r"): {0.1: ["pim r=0.1"], 0.2: ["pim r=0.2"]}}
+    with styled():
+        (drawing,) = FIGURES["sensitivity"](Source(index))
+    assert drawing.name == "sensitivity-pim-r"
+
+
+def test_sharpness_is_drawn_of_like_probes_of_the_recorded_weights(kept: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(kept, tmp_path / "demo"))
+    of = [folder / f"meso4-{o}-s0" for o in ("sgd", "pim r=0.05", "pim r=0.1", "pim r=0.2")]
+
+    def change(cell: Path, **fields: object) -> None:
+        path = cell / "probes" / "sharpness.json"
+        SharpnessReport.load(path).model_copy(update=fields).save(path)
+
+    def caption_and_lines() -> tuple[str, int]:
+        with styled():
+            drawing = next(iter(FIGURES["sharpness"](Source(GridIndex.read(folder)))))
+        return drawing.caption, len(drawing.figure.axes[0].lines)
+
+    caption, lines = caption_and_lines()
+    assert "in 5 steps of ascent on at most 256 faces a set, seed 0, radii 0.01, 0.05, 0.1. Protocol" in caption
+    assert lines == 4
+    change(of[0], settings=ProbeSettings(faces=4))
+    caption, lines = caption_and_lines()
+    assert "1 cell left out: meso4-sgd-s0 was probed in 5 steps of ascent on at most 4 faces a set" in caption
+    assert lines == 3
+    change(of[1], step=1)
+    caption, lines = caption_and_lines()
+    assert "2 cells left out: meso4-pim r=0.05-s0/probes/sharpness.json is of the step 1, the record of 20; run" in caption
+    assert lines == 2
+    (of[2] / "checkpoint.pt").write_bytes(b"trained again")
+    change(of[3], stores={})
+    change(of[0], step=2)
+    with pytest.raises(RecordError, match=r"is of the step 2, the record of 20; run `dfgrid probe sharpness demo` again"):
+        caption_and_lines()
+    change(of[0], step=20)
+    change(of[1], step=20, settings=ProbeSettings(faces=4))
+    assert "is of other weights than meso4-pim r=0.1-s0/checkpoint.pt" in caption_and_lines()[0]
 
 
 def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:

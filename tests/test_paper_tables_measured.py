@@ -119,6 +119,17 @@ def test_without_scores_nothing_is_bold_and_the_trail_says_why(pim4: Path, tmp_p
     assert "scores.parquet does not exist" in sentence
 
 
+def test_a_test_on_fewer_seeds_than_there_are_is_said(pim4: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pim4, tmp_path / "runs"))
+    for path in folder.glob("*pim*s1*/record.json"):
+        path.unlink()
+    table = build_paper_table(PAPER_TABLES["pim/4"], "measured", GridIndex.read(folder))
+    assert bold(table)
+    (sentence,) = [s for s in table.trail if s.startswith("Bold:")]
+    assert "paired over videos, which says nothing of other seeds;" in sentence
+    assert "in 40 of 40 groups tested on 1 of 2 seeds, which says nothing of others" in sentence
+
+
 def test_scores_that_do_not_match_their_record_are_said(pim4: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pim4, tmp_path / "runs"))
     path = next(p for p in sorted(folder.glob("*/scores.parquet")) if p.parent.name.startswith("resnet-50-pim-s0"))

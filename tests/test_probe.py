@@ -15,12 +15,15 @@ from test_run import CONTENT
 from typer.testing import CliRunner
 
 from benchmark.cli import app
+from benchmark.cli.probe import tables
 from benchmark.config import ConfigError, Grid
 from benchmark.data import FaceFrames
 from benchmark.launch import run_cells, write_index
 from benchmark.probe import Trained, find_trained, fixed_choice, probe_sharpness
 from benchmark.study import study_of
 from results.files import RecordError
+from results.index import GridIndex
+from results.probed import sharpness_of
 from results.record import Record
 from results.scores import load_scores
 from results.sharpness import ProbeSettings, SharpnessReport
@@ -90,6 +93,20 @@ def test_a_report_says_what_was_probed_and_is_not_made_twice(cell: Path, data: P
     assert probe_sharpness(trained, data, QUICK)[0] == report  # by its own seed alone
 
 
+def test_a_test_set_called_train_does_not_take_the_place_of_the_training_faces(cell: Path, data: Path) -> None:
+    (trained,), _ = find_trained([cell])
+    right, _ = probe_sharpness(trained, data, QUICK)
+    state = torch.load(cell / "checkpoint.pt", weights_only=True)
+    next(t for t in state["cell"]["tests"] if t["name"] == "mini-b")["name"] = "train"
+    torch.save(state, cell / "checkpoint.pt")
+    report, _ = probe_sharpness(trained, data, QUICK)
+    assert [(s.name, s.role) for s in report.sets][::3] == [("train", "source-train"), ("train", "cross-dataset")]
+    assert [s.model_copy(update={"name": "mini-b"}) if s.role == "cross-dataset" else s for s in report.sets] == list(right.sets)
+    (shown,) = tables([(trained, report)])
+    assert ["AUC" in str(c.header) for c in shown.columns] == [False, False, True, True]
+    assert str(shown.columns[3].header).startswith("train (cross-dataset)")
+
+
 def test_loss_is_that_of_the_scores(cell: Path, data: Path) -> None:
     """In evaluation mode, over all faces of a set: the record's own scores say what the loss is."""
     (trained,), _ = find_trained([cell])
@@ -157,12 +174,28 @@ def test_the_command_shows_flatness_beside_auc(grid: Path, data: Path, tmp_path:
     report = json.loads(next(folder.glob("*/probes/sharpness.json")).read_text())
     assert f"{report['sets'][0]['rises'][0]['worst']:.3g}" in result.output
     assert "1 of 1 cell was probed already" in run(folder, *quick).output
+    assert sharpness_of(GridIndex.read(folder), record.cell) == SharpnessReport.model_validate(report)
+
+
+def test_cells_whose_weights_are_elsewhere_are_left_out_and_named(grid: Path, data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(grid, tmp_path / "small"))
+    there, elsewhere = (cell.id for cell in GRID.cells())
+    record = Record.load(folder / there / "record.json").model_copy(update={"cell": elsewhere, "seed": 1})
+    (folder / elsewhere).mkdir(exist_ok=True)
+    record.save(folder / elsewhere / "record.json")
+    found, missing = find_trained([folder])
+    assert [one.path for one in found] == [folder / there / "checkpoint.pt"]
+    assert list(missing) == [elsewhere]
+    result = run(folder, "--data", data, "--faces", 6, "--steps", 1, "--directions", 1, "--radius", 0.05)
+    assert result.exit_code == 0, result.output
+    assert f"1 cell without weights and left out, such as {elsewhere}: its checkpoint.pt is not there" in result.output
+    (folder / there / "checkpoint.pt").unlink()
+    with pytest.raises(ConfigError, match=r"no cell of .*small has its weights here: its checkpoint\.pt is not there"):
+        find_trained([folder])
 
 
 def test_cells_of_other_data_do_not_share_a_table() -> None:
     """The one place where two reports meet: their columns must be the same sets."""
-    from benchmark.cli.probe import tables
-
     content = {"cell": "c", "detector": "d", "optimizer": "o", "seed": 0, "step": 1, "checkpoint": "", "code": "", "stores": {}}
     rise = {"radius": 0.05, **dict.fromkeys(("one_step", "worst", "average", "deviation", "adaptive"), None)}
     probed = {"store": "s", "n_real": 1, "n_fake": 1, "keys": "", "loss": 1.0, "rises": [rise], "products": 0}

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from small_cell import cell, grid
 
+from benchmark.circumstances import settings_used
 from benchmark.cli import main
 from benchmark.config import ConfigError
 from benchmark.energy import GPU, PROCESSOR, Meter, processor
@@ -96,6 +97,19 @@ def test_the_record_alone_gives_the_cell(runs: Path) -> None:
         named = cell(detectors=[{"name": "resnet10", "size": 32, "width": 4, "label": label}])
         used = record.detector.model_copy(update={"label": named.detector.title})
         assert cell_of(record.model_copy(update={"cell": named.id, "detector": used})).id == named.id
+
+
+@pytest.mark.parametrize(("asked", "eta"), [({}, 0.01), ({"scaling": "all"}, 0.0), ({"eta": 0.1}, None)])
+def test_a_record_says_what_a_rule_chose_for_itself_and_gives_the_same_id(
+    runs: Path, asked: dict[str, Any], eta: float | None
+) -> None:
+    of = cell(optimizers=[{"name": "asam", **asked}])
+    used = settings_used(of)
+    assert used["optimizer"].settings["eta"] == asked.get("eta")
+    assert used["optimizer"].built == ({} if eta is None else {"eta": eta})
+    assert used["optimizer"].used["eta"] == asked.get("eta", eta)
+    record = Record.load(runs / "small" / cell().id / "record.json").model_copy(update=used)
+    assert cell_of(record).id == of.id == record.cell
 
 
 def test_run_again_it_is_identical(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 
 from benchmark.cli import app
 from results import resampled
+from results.audit.ours import audit_tables
 from results.compare import Comparison, pair_table, ranking
 from results.files import RecordError
 from results.index import GridIndex
 from results.printed import Column
+from results.render import markdown, printed_csv
 from results.resampled import Resampled
 from results.statistics import holm
 from results.tables import build_table, columns_for, write_tables
@@ -62,11 +65,31 @@ def test_where_there_are_no_scores_nothing_is_bold_and_the_trail_says_why() -> N
     assert "in 3 of 3 columns not tested: no scores at hand" in table.trail[0]
 
 
+def test_what_lost_its_scores_is_not_passed_over(tmp_path: Path) -> None:
+    folder = scored_grid(tmp_path / "demo", {"sgd": 0.6, "sam": 1.0, "roga": 5.0}, seeds=(0, 1))
+    (folder / "meso4-roga-s1" / "scores.parquet").unlink()
+    table = build_table(GridIndex.read(folder), interval=True)
+    assert not any(e.best for line in table.entries for e in line)
+    assert "in 3 of 3 columns not tested: meso4-roga-s1/scores.parquet does not exist" in table.trail[0]
+    assert ["[" in line[1].text for line in table.entries] == [True, True, False]
+    # What was called best before its rival's scores were lost is no longer more than a guess.
+    (folder / "tables").mkdir()
+    for name, content in {"csv": printed_csv(table), "md": markdown(table).replace("| sam | ", "| sam | **")}.items():
+        (folder / "tables" / f"table.{name}").write_text(content)
+    best = next(f for f in audit_tables(GridIndex.read(folder)) if f.claim.id == "demo-best")
+    assert best.verdict == "undecidable"
+    # A cell that has no number yet keeps nothing back: its row has none of it either.
+    (folder / "meso4-roga-s1" / "record.json").unlink()
+    table = build_table(GridIndex.read(folder), interval=True)
+    assert [line[1].best for line in table.entries] == [False, False, True]
+    assert "[" in table.entries[2][1].text
+
+
 def test_lower_is_better_for_errors(kept: Path) -> None:
     index = GridIndex.read(kept)
     comparison = Comparison(Resampled(index))
     for metric in ("eer", "log_loss", "ap", "acc"):
-        assert comparison.best(column(metric=metric))[0] == "roga", metric
+        assert comparison.leading(column(metric=metric)).best == "roga", metric
     assert next(p for p in comparison.pairs(column(metric="eer")) if p.significant).difference.value > 0
 
 
@@ -114,8 +137,13 @@ def test_draws_are_kept_and_not_believed_once_scores_change(tmp_path: Path, monk
     assert not np.array_equal(
         Resampled(GridIndex.read(folder), seed=1).of("meso4-sgd-s0", "NeuralTextures", "frame").draws, first.draws
     )
-    (folder / resampled.FOLDER / files[0]).write_bytes(b"broken")
-    assert Resampled(GridIndex.read(folder)).of("meso4-sgd-s0", "NeuralTextures", "frame").value == first.value
+    whole = (folder / resampled.FOLDER / files[0]).read_bytes()
+    flipped = whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:]
+    for damaged in (b"broken", whole[:3000], flipped, b"", whole.replace(b"PK\x01\x02\x14", b"PK\x01\x02\x99")):
+        (folder / resampled.FOLDER / files[0]).write_bytes(damaged)
+        of = Resampled(GridIndex.read(folder)).of("meso4-sgd-s0", "NeuralTextures", "frame")
+        assert np.array_equal(of.draws, first.draws)
+        assert (folder / resampled.FOLDER / files[0]).read_bytes() != damaged
     path = folder / "meso4-sgd-s0" / "scores.parquet"
     scores = pd.read_parquet(path)
     scores.assign(score=1 - scores["score"]).to_parquet(path, index=False)
@@ -145,6 +173,33 @@ def test_ranking_over_backbones_and_test_sets(kept: Path) -> None:
     assert found.ranks.mean[0] == 1
     assert found.ranks.datasets == 2
     assert len(found.pairs) == 3
+
+
+def test_where_fewer_seeds_are_compared_than_there_are_it_is_said(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(kept, folder)
+    (folder / "meso4-roga-s1" / "record.json").unlink()
+    index = GridIndex.read(folder)
+    table = build_table(index)
+    assert [e.best for e in table.entries[2]] == [True] * 3
+    assert "paired over videos, which says nothing of other seeds" in table.trail[0]
+    assert "in 3 of 3 columns tested on 1 of 2 seeds, which says nothing of others" in table.trail[0]
+    rows = pair_table(Comparison(Resampled(index)), [column()])
+    assert rows["seeds"].tolist() == [2, 1, 1]
+    assert rows["reason"].tolist() == ["", *["over 1 of 2 seeds; seed 1: not run yet"] * 2]
+    # Ranks compare means of the same seeds: `sgd` is first here by its second seed alone.
+    measured = tidy(index).assign(value=lambda t: t["value"].where((t["optimizer"] != "sgd") | (t["seed"] == 0), 1.0))
+    found = ranking(index, measured, columns_for(index, ["frame auc"]))
+    assert found.ranks.names[0] == "roga"
+    assert len(found.fewer) == found.ranks.datasets == 2
+    monkeypatch.setenv("COLUMNS", "120")
+    said = CliRunner().invoke(app, ["compare", "demo", "--runs", str(tmp_path)]).output
+    assert "sam - roga (1 of 2 seeds)" in said
+    assert "over 1 of 2 seeds; seed 1: not run yet" in said
+    assert "other videos and other seeds, but of one seed only of other videos." in said
+    assert "over the seeds that every optimizer has, where some have more: 2 columns" in said
 
 
 def test_on_the_command_line(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

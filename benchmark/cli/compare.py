@@ -60,16 +60,18 @@ def compare(
             console.print(_pairs(comparison, column, optimizer))
         _print_ranks(part, columns, selection)
         found.append(pair_table(comparison, columns).assign(part=name, selection=comparison.resampled.selection.label))
-    one = len(index.grid.seeds) == 1
+    pairs = pd.concat(found)
+    compared = set(pairs["seeds"]) - {0} or {len(index.grid.seeds)}
+    one = ": one seed says nothing of others." if compared == {1} else " and other seeds, but of one seed only of other videos."
     console.print(
         "Differences are paired on the same videos and seeds; intervals (95%) and p count the chance of other videos"
-        + (": one seed says nothing of others." if one else " and other seeds.")
+        + (one if 1 in compared else " and other seeds.")
         + " p (Holm) is corrected for all pairs of its table, not across tables.",
         soft_wrap=True,
     )
     path = runs / grid / "tables" / "compare.csv"
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, pd.concat(found).to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(path, pairs.to_csv(index=False, lineterminator="\n").encode())
     console.print(f"wrote {escape(str(path))}", soft_wrap=True)
 
 
@@ -88,8 +90,12 @@ def _pairs(comparison: Any, column: Any, only: list[str] | None) -> Table:
             table.add_row(name, "–", escape(p.reason), "", "")
             continue
         ends = f"[{scale * d.low:+.{digits}f}, {scale * d.high:+.{digits}f}]"
+        if d.seeds < p.seeds:
+            name += f" ({d.seeds} of {p.seeds} seeds)"
         cells = (name, f"{scale * d.value:+.{digits}f}", escape(ends), _p(d.p), _p(p.corrected))
         table.add_row(*cells, style="bold" if p.significant else None)
+    fewer = dict.fromkeys(p.reason for p in shown if p.difference and p.reason)
+    table.caption = escape("\n".join(fewer)) or None
     return table
 
 
@@ -121,7 +127,9 @@ def _print_ranks(part: Any, columns: list[Any], selection: str) -> None:
             soft_wrap=True,
         )
         if found.left_out:
-            console.print(f"  left out, as an optimizer has no number there: {len(found.left_out)} columns")
+            console.print(f"  left out, as no seed has a number of every optimizer there: {len(found.left_out)} columns")
+        if found.fewer:
+            console.print(f"  over the seeds that every optimizer has, where some have more: {len(found.fewer)} columns")
 
 
 def _p(p: float) -> str:

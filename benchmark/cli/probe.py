@@ -41,7 +41,7 @@ def sharpness(
 
     Results go to probes/sharpness.json beside each checkpoint; what is there already is not computed again.
     """
-    from benchmark.probe import find_trained, probe_sharpness
+    from benchmark.probe import find_trained, left_out, probe_sharpness
     from results.sharpness import ProbeSettings
 
     load(plugin)
@@ -74,29 +74,30 @@ def sharpness(
     if known:
         console.print(f"{known} of {counted(len(rows), 'cell')} {'was' if known == 1 else 'were'} probed already")
     console.print(f"more radii, the average case and the adaptive one: {found[0].report.name} in probes/ beside each checkpoint")
-    if missing:
-        which = f"{counted(len(missing), 'cell')} not finished and left out"
-        errors.print(f"[yellow]{which}[/], such as {escape(next(iter(missing)))}")
+    for sentence in left_out(missing):
+        errors.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
 
 def tables(rows: list[Any]) -> list[Table]:
     """Flatness and AUC side by side, a cell a row; cells with the same sets share a table. Validation is left to the files."""
-    groups: dict[tuple[str, ...], list[Any]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Any]] = {}
     for one, report in rows:
-        groups.setdefault(tuple(s.name for s in report.sets if s.role != "source-val"), []).append((one, report))
+        groups.setdefault(tuple((s.name, s.role) for s in report.sets if s.role != "source-val"), []).append((one, report))
     found = []
-    for names, members in groups.items():
+    for sets, members in groups.items():
         radius = members[0][1].sets[0].rise(SHOWN_RADIUS).radius
         table = Table(title=f"Flatness and AUC (radius {radius:g})", title_justify="left")
         table.add_column("cell")
-        for name in names:
-            table.add_column(f"{escape(name)}\n{'rise':>8}{'λ':>8}" + ("" if name == "train" else f"{'AUC':>6}"), no_wrap=True)
+        for name, role in sets:
+            source = role == "source-train"
+            title = f"{name} ({role})" if name == "train" and not source else name
+            table.add_column(f"{escape(title)}\n{'rise':>8}{'λ':>8}" + ("" if source else f"{'AUC':>6}"), no_wrap=True)
         for one, report in members:
             cells = [escape(f"{report.detector} / {report.optimizer} / {report.seed}")]
             for probed in (s for s in report.sets if s.role != "source-val"):
                 text = f"{_number(probed.rise(SHOWN_RADIUS).worst):>8}{_number(probed.eigenvalue):>8}"
                 auc = one.auc(probed.name, report.step)
-                cells.append(text + ("" if probed.name == "train" else f"{'-' if auc is None else f'{100 * auc:.1f}':>6}"))
+                cells.append(text + ("" if probed.role == "source-train" else f"{'-' if auc is None else f'{100 * auc:.1f}':>6}"))
             table.add_row(*cells)
         found.append(table)
     return found

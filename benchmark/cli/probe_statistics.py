@@ -29,7 +29,7 @@ def statistics(
     Results go to probes/statistics.json beside each checkpoint, scores to statistics.parquet; what is there already is not computed
     again. `dfgrid table pim/2` and `pim/3` show what was found in the grid pim/table2.
     """
-    from benchmark.probe import find_trained
+    from benchmark.probe import find_trained, left_out
     from benchmark.statistics import probe_statistics
     from results.shallow import StatisticsSettings
 
@@ -60,9 +60,8 @@ def statistics(
     )
     if known:
         console.print(f"{known} of {counted(len(reports), 'cell')} {'was' if known == 1 else 'were'} probed already")
-    if missing:
-        which = f"{counted(len(missing), 'cell')} not finished and left out"
-        errors.print(f"[yellow]{which}[/], such as {escape(next(iter(missing)))}")
+    for sentence in left_out(missing):
+        errors.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
 
 def table(reports: list[Any]) -> Table:

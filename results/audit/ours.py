@@ -275,10 +275,10 @@ def _best(index: GridIndex, end: str, evidence: Evidence) -> None:
         evidence.check("what is bold can be told", str(error), None)
         return
     for row, column in bold:
-        best, reason = comparison.best(column)
+        found = comparison.leading(column)
         statement = f"{row} is best in {column.detector}, {column.test}, {column.level} {METRIC_TITLES[column.metric]}"
-        undecided = reason.startswith("not tested")
-        evidence.check(statement, f"it is {best}" if best else reason, None if undecided else best == row)
+        undecided = found.reason.startswith("not tested")
+        evidence.check(statement, f"it is {found.best}" if found.best else found.reason, None if undecided else found.best == row)
     if not bold:
         evidence.check("nothing is called best", "no bold number", True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 from results.figures.curves import det, histograms, roc
@@ -112,7 +113,9 @@ def write_figures(
             family = kept.unchanged(key, drawn_from, folder)
             drawn.unchanged += len(family.figures) if family else 0
             try:
-                family = family or Family(drawn_from=drawn_from, figures=draw(FIGURES[name](source), name, part, folder, tell))
+                if family is None:
+                    figures = draw(FIGURES[name](source), name, part, folder, tell, kept.names(but=[key]))
+                    family = Family(drawn_from=drawn_from, figures=figures)
             except RecordError as error:
                 if not forgive:
                     raise
@@ -127,13 +130,25 @@ def write_figures(
 
 
 def draw(
-    drawings: Iterator[Drawing], family: str, part: str, folder: Path, tell: Callable[[str], None] = lambda name: None
+    drawings: Iterator[Drawing],
+    family: str,
+    part: str,
+    folder: Path,
+    tell: Callable[[str], None] = lambda name: None,
+    taken: Iterable[str] = (),
 ) -> tuple[Entry, ...]:
-    """Draw and write one family's figures of one part."""
+    """Draw and write one family's figures of one part; a figure whose name is `taken`, or another's of them, gets a number.
+
+    Names that differ in punctuation alone (FF and FF++) are the same in a file's name, those that differ in case on some disks.
+    """
     entries = []
+    used = {name.casefold() for name in taken}
     with styled():
         for drawing in drawings:
-            named = drawing._replace(name=f"{plain(part)}-{drawing.name}" if part else drawing.name)
+            name = f"{plain(part)}-{drawing.name}" if part else drawing.name
+            free = (n for n in chain([name], (f"{name}-{number}" for number in count(2))) if n.casefold() not in used)
+            named = drawing._replace(name=next(free))
+            used.add(named.name.casefold())
             tell(named.name)
             sums = save(named, folder)
             about = {"caption": named.caption, "words": words(named.figure)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from results.diagnostics import COSINE, FILE, load_diagnostics
 from results.figures.source import Source
 from results.figures.style import Drawing, legend_below, look, panels, plain
+from results.files import RecordError
+from results.probed import sharpness_of
 from results.sharpness import SharpnessReport
 
 
@@ -48,30 +51,35 @@ def conflict(source: Source) -> Iterator[Drawing]:
 
 
 def sharpness(source: Source) -> Iterator[Drawing]:
-    """A figure a detector: how far the loss rises within a radius, on training and on test faces, a line an optimizer."""
+    """A figure a detector: how far the loss rises within a radius, on training and on test faces, a line an optimizer.
+
+    Probes of other weights or faces than the record's, or by other settings than most, are left out, and the caption says so.
+
+    Raises:
+        RecordError: probes, and none that fits its record.
+    """
     for detector in source.index.grid.detectors:
-        reports: dict[str, list[SharpnessReport]] = {}
-        seeds: set[int] = set()
-        for cell, _ in source.cells(detector):
-            path = source.folder / cell.id / "probes" / "sharpness.json"
-            if path.is_file():
-                reports.setdefault(cell.optimizer, []).append(SharpnessReport.load(path))
-                seeds.add(cell.seed)
-        names = list(dict.fromkeys(s.name for of in reports.values() for r in of for s in r.sets if s.role != "source-val"))
-        if not names:
+        reports, how, left_out = _probes(source, detector)
+        seeds = {r.seed for of in reports.values() for r in of}
+        probed = [s for of in reports.values() for r in of for s in r.sets if s.role != "source-val"]
+        sets = list(dict.fromkeys((s.name, s.role) for s in probed))
+        if not sets:
+            if left_out:
+                raise RecordError(left_out[0])
             continue
-        figure, axes = panels(len(names), height=2.2, across=4 if len(names) == 4 else 3, sharey=True)
-        for axis, name in zip(axes, names, strict=True):
+        figure, axes = panels(len(sets), height=2.2, across=4 if len(sets) == 4 else 3, sharey=True)
+        for axis, (name, role) in zip(axes, sets, strict=True):
             for at, optimizer in enumerate(source.optimizers):
                 rises: dict[float, list[float]] = {}
-                for probed in (s for r in reports.get(optimizer, []) for s in r.sets if s.name == name):
-                    for rise in probed.rises:
+                for found in (s for r in reports.get(optimizer, []) for s in r.sets if (s.name, s.role) == (name, role)):
+                    for rise in found.rises:
                         if rise.worst is not None and rise.worst > 0:
                             rises.setdefault(rise.radius, []).append(rise.worst)
                 if rises:
                     x = sorted(rises)
                     axis.plot(x, [np.mean(rises[r]) for r in x], **look(at), label=optimizer)
-            axis.set(xscale="log", yscale="log", xlabel="radius (l2, all weights)", title=name)
+            axis.set(xscale="log", yscale="log", xlabel="radius (l2, all weights)")
+            axis.set_title(f"{name} ({role})" if name == "train" and role != "source-train" else name)
             radii = sorted({rise.radius for of in reports.values() for r in of for s in r.sets for rise in s.rises})
             axis.set_xticks(radii, [f"{r:g}" for r in radii])
             axis.minorticks_off()
@@ -79,5 +87,36 @@ def sharpness(source: Source) -> Iterator[Drawing]:
         axes[0].set_ylabel("largest rise found, nats")
         legend_below(figure, axes[0], 5)
         figure.suptitle(f"{detector}; weights of the last step", fontsize=7)
-        what = f"Largest rise of the loss found within a radius of the last step's weights, {detector}"
+        what = f"Largest rise of the loss found within a radius of the last step's weights, {detector}, {how}"
+        if left_out:
+            what += f"; {len(left_out)} cell{'s' * (len(left_out) > 1)} left out: {left_out[0]}"
         yield Drawing(f"sharpness-{plain(detector)}", figure, source.caption(what, checkpoint=False, seeds=sorted(seeds)))
+
+
+def _probes(source: Source, detector: str) -> tuple[dict[str, list[SharpnessReport]], str, list[str]]:
+    """Optimizer -> reports by the settings that most cells were probed with, these in words, and why which cells are left out."""
+    found, left_out = [], []
+    for cell, _ in source.cells(detector):
+        try:
+            report = sharpness_of(source.index, cell.id)
+        except RecordError as error:
+            left_out.append(str(error))
+            continue
+        if report is not None:
+            found.append((cell, report, _how(report)))
+    counts = Counter(how for *_, how in found)
+    most = max(counts, key=lambda how: counts[how], default="")
+    reports: dict[str, list[SharpnessReport]] = {}
+    for cell, report, how in found:
+        if how == most:
+            reports.setdefault(cell.optimizer, []).append(report)
+        else:
+            left_out.append(f"{cell.id} was probed {how}")
+    return reports, most, left_out
+
+
+def _how(report: SharpnessReport) -> str:
+    """The settings that the largest rise depends on."""
+    s = report.settings
+    radii = ", ".join(f"{r:g}" for r in s.radii)
+    return f"in {s.steps} step{'s' * (s.steps > 1)} of ascent on at most {s.faces} faces a set, seed {s.seed}, radii {radii}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from results.files import FORMAT, RecordError, dump, read_model, write_atomically
+from results.files import FORMAT, RecordError, dump, file_sum, read_model, write_atomically
 from results.index import GridIndex
 from results.record import Strict
 
@@ -74,6 +74,11 @@ class Kept(Strict):
         found = self.families.get(key)
         return found if found and found.drawn_from == drawn_from and all(f.intact(folder) for f in found.figures) else None
 
+    def names(self, but: Iterable[str]) -> set[str]:
+        """Names of all figures but those of some families: taken, for these."""
+        others = self.families.keys() - set(but)
+        return {f.name for key in others for f in self.families[key].figures}
+
     def replaced(self, folder: Path, families: Mapping[str, Family]) -> Kept:
         """With new families written over old ones of the same keys; files that no family holds any more are deleted."""
         now = self.model_copy(update={"families": {**self.families, **families}})
@@ -83,11 +88,6 @@ class Kept(Strict):
             (folder / file).unlink(missing_ok=True)
         write_atomically(folder / FILE, dump(now))
         return now
-
-
-def file_sum(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def digest(part: GridIndex, *more: object) -> str:

@@ -56,18 +56,21 @@ def heatmap(source: Source) -> Iterator[Drawing]:
 def varied(source: Source) -> dict[tuple[str, str], dict[float, list[str]]]:
     """Settings in which optimizers of one rule differ: (rule, setting) -> value -> titles.
 
-    A rule's variants belong to one line only where nothing else differs; those that differ in two settings belong to neither.
+    A rule's variants belong to one line only where nothing else differs; those that differ in two settings belong to neither, and
+    one that has no number for a setting is in none of its lines.
     """
     used = {cell.optimizer: record.optimizer for cell, record in source.cells()}
     found: dict[tuple[str, str], dict[float, list[str]]] = {}
     for rule in dict.fromkeys(o.name for o in used.values()):
         variants = {title: o for title, o in used.items() if o.name == rule}
-        keys = dict.fromkeys(k for o in variants.values() for k, v in o.settings.items() if isinstance(v, (int, float)))
+        keys = dict.fromkeys(k for o in variants.values() for k, v in o.used.items() if isinstance(v, (int, float)))
         for key in keys:
             others: dict[str, dict[float, list[str]]] = {}
             for title_, o in variants.items():
-                rest = repr(({k: v for k, v in o.settings.items() if k != key}, o.base, o.base_settings))
-                others.setdefault(rest, {}).setdefault(float(o.settings[key]), []).append(title_)
+                value = o.used.get(key)
+                if isinstance(value, (int, float)):
+                    rest = repr(({k: v for k, v in o.used.items() if k != key}, o.base, o.base_settings))
+                    others.setdefault(rest, {}).setdefault(float(value), []).append(title_)
             # The longest line with everything else alike.
             line = max(others.values(), key=len)
             if len(line) > 1:
@@ -100,7 +103,7 @@ def sensitivity(source: Source) -> Iterator[Drawing]:
             axis.margins(x=0.08)
             axis.set(xlabel=key, ylabel="frame AUC in %", title=detector)
         legend_below(figure, axes[0], 4)
-        fixed = next(r.optimizer.settings for c, r in source.cells() if c.optimizer in next(iter(line.values())))
+        fixed = next(r.optimizer.used for c, r in source.cells() if c.optimizer in next(iter(line.values())))
         rest = ", ".join(f"{k} {v:g}" for k, v in fixed.items() if k != key and isinstance(v, (int, float)))
         figure.suptitle(f"{rule}{f' ({rest})' if rest else ''}; {source.note()}", fontsize=7)
         what = f"Frame AUC against {rule}'s {key}, everything else alike; bars: one standard deviation over seeds"
@@ -111,9 +114,10 @@ def ranks(source: Source) -> Iterator[Drawing]:
     """Critical-difference diagram (Demsar 2006, figure 1): average ranks; bars join optimizers that are not told apart."""
     columns = columns_for(source.index, [f"{LEVEL} auc"])
     try:
-        found = ranking(source.index, tidy(source.index, source.selection.name), columns).ranks
+        ranked = ranking(source.index, tidy(source.index, source.selection.name), columns)
     except RecordError:
         return  # too few optimizers or test sets for any such diagram
+    found = ranked.ranks
     count = len(found.names)
     half = (count + 1) // 2
     cliques = found.cliques()
@@ -142,4 +146,6 @@ def ranks(source: Source) -> Iterator[Drawing]:
     sentence += f"checkpoint: {source.selection.label}\nFriedman p {found.p:.3f}; bars: not told apart (Nemenyi, 0.05)"
     figure.suptitle(sentence, fontsize=6.5)
     what = f"Critical-difference diagram: average ranks of {title(LEVEL, 'auc')} over {found.datasets} backbones x test sets"
+    if ranked.fewer:
+        what += f", in {len(ranked.fewer)} of them over the seeds that every optimizer has"
     yield Drawing("ranks", figure, source.caption(what))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from results.compare import NOT_SIGNIFICANT, Leading, Pair, Seeds, leading, pairs_of
+from results.compare import NOT_SIGNIFICANT, Leading, Pair, Seeds, leading, on_fewer_seeds, pairs_of
 from results.papers.evidence import Evidence
 from results.papers.layout import PaperColumn, PaperRow, Where
 from results.papers.printed import PaperEntry, competitions
@@ -28,15 +28,14 @@ def significant(evidence: Evidence, entries: Entries) -> tuple[Entries, list[str
     Holm's method over all pairs of rows that compete in the column. Where that holds and the table underlines the second best, that
     is underlined if the same test tells it from the third.
     """
-    why, tested = Counter[str](), 0
+    results: list[Leading] = []
     found = [list(line) for line in entries]
     for at, rows, result in leaders(evidence, entries):
-        tested += 1
-        why[result.reason] += 1
+        results.append(result)
         for row in rows:
             bold, second = result.best == str(row), evidence.layout.second and result.second == str(row)
             found[row][at] = replace(entries[row][at], bold=bold, underlined=second)
-    return found, _sentence(evidence, tested, any(e.bold for line in found for e in line), why)
+    return found, _sentence(evidence, results, any(e.bold for line in found for e in line))
 
 
 def leaders(evidence: Evidence, entries: Entries) -> Iterator[tuple[int, list[int], Leading]]:
@@ -60,7 +59,7 @@ def _tested(numbers: dict[str, Seeds], printed: dict[str, float | None], lower: 
     result = leading(numbers, lower, pairs)
     best = (min if lower else max)(n for n in printed.values() if n is not None)
     if result.best is not None and printed[result.best] != best:
-        return Leading(None, reason=NOT_SIGNIFICANT)
+        return replace(result, best=None, second=None, reason=NOT_SIGNIFICANT)
     return result
 
 
@@ -91,20 +90,23 @@ def _mean(parts: list[Drawn | str]) -> Drawn | str:
     return Drawn(float(np.mean([d.value for d in found])), draws, videos)
 
 
-def _sentence(evidence: Evidence, tested: int, marked: bool, why: Counter[str]) -> list[str]:
+def _sentence(evidence: Evidence, results: list[Leading], marked: bool) -> list[str]:
     layout = evidence.layout
     of = layout.numbers
     if not of:
         return ["Nothing is marked as best: the rows do not compete."]
-    if not tested:
+    if not results:
         return []
-    one = len({record.seed for record in evidence.index.records.values()}) < 2
-    over = "videos, which says nothing of other seeds, since there is one" if one else "videos and seeds"
+    there = len({record.seed for record in evidence.index.records.values()})
+    one = (max(r.seeds for r in results) or there) < 2
+    over = f"videos, which says nothing of other seeds{', since there is one' * (there < 2)}" if one else "videos and seeds"
     test = (
         f"the best of its {of}, significantly better than the runner-up (p < {ALPHA:g}, paired over {over}; Holm's correction over "
         "the pairs of a column)"
     )
     second = "; underlined: the second best of those, where it is in turn significantly better than the third" * layout.second
     said = f"Bold: {test}{second}" if marked else f"Nothing is bold, which would mean: {test}"
-    ordered = sorted(((r, n) for r, n in why.items() if r), key=lambda item: item[0] != NOT_SIGNIFICANT)
-    return [said + "".join(f"; in {n} of {tested} {of.split(' ')[0]}s {reason}" for reason, n in ordered) + "."]
+    what = of.split(" ")[0]
+    ordered = sorted(Counter(r.reason for r in results if r.reason).items(), key=lambda item: item[0] != NOT_SIGNIFICANT)
+    reasons = "".join(f"; in {n} of {len(results)} {what}s {reason}" for reason, n in ordered)
+    return [said + reasons + on_fewer_seeds(results, what) + "."]

@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 
 from results.audit.claim import Verdict
 from results.audit.grid import audit_grid
-from results.figures.kept import digest, file_sum
-from results.files import FORMAT, RecordError, dump, read_model, write_atomically
+from results.figures.kept import digest
+from results.files import FORMAT, RecordError, dump, file_sum, read_model, write_atomically
 from results.record import Strict
 from results.report.board import ReadGrid
 

@@ -240,7 +240,7 @@ class Site:
         settings = {
             "Protocol": flat_settings(record.protocol),
             f"Detector {record.detector.title}": {"name": record.detector.name, **flat_settings(record.detector.settings)},
-            f"Optimizer {record.optimizer.title}": {"name": record.optimizer.name, **flat_settings(record.optimizer.settings)},
+            f"Optimizer {record.optimizer.title}": {"name": record.optimizer.name, **flat_settings(record.optimizer.used)},
             f"Base optimizer {record.optimizer.base}": flat_settings(record.optimizer.base_settings),
             "Training data": flat_settings(record.data.get("train", {})),
         }
