@@ -10,11 +10,10 @@ import pandas as pd
 from benchmark.config import Cell, ConfigError
 from benchmark.data import choose, split_warnings
 from benchmark.face_settings import face_warnings
+from benchmark.frame_pick import VIDEO
 from benchmark.mini import drawn_warnings
 from benchmark.self_blended import choose_source
 from preprocessing.store import FaceStore
-
-VIDEO = ["dataset", "method", "video"]
 
 
 def open_stores(cell: Cell, data: Path) -> dict[str, FaceStore]:

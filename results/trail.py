@@ -105,9 +105,7 @@ def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _spent(used: OptimizerUsed) -> str:
     """A rule's settings, and those of the base optimizer that spends its gradient, which may be the rule itself."""
     base = settings_in_words(used.base_settings)
-    return ", ".join(
-        filter(None, (settings_in_words(used.used), base if used.base == used.name else f"base {used.base} {base}"))
-    )
+    return ", ".join(filter(None, (settings_in_words(used.used), base if used.base == used.name else f"base {used.base} {base}")))
 
 
 def _examples(records: list[Record], shown: Collection[tuple[str, Level]]) -> str:
