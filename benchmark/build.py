@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from benchmark.allocator import keep_memory
 from benchmark.config import Cell, ConfigError
-from benchmark.data import Annotate, CachedImages, FaceFrames, without_face
+from benchmark.data import Annotate, FaceFrames, without_face
+from benchmark.decoded import CachedImages
 from benchmark.diagnostics import Diary, Probe, schedule
 from benchmark.evaluate import EvaluationSet
 from benchmark.needs import annotator, check_needs

@@ -2,146 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TypeAlias
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
-from rich import filesize
 from torch import Tensor
 
 from benchmark import examples
 from benchmark.config import ConfigError
+from benchmark.decoded import DecodedImages, Images
 from benchmark.frame_pick import check_levels, pick_frames
 from benchmark.levels import as_floats
 from benchmark.seeding import stream
 from benchmark.specs import NO_SPLIT, TestSet, TrainData
 from detectors.base import Batch
-from preprocessing.store import FaceStore
 
 REAL = "real"
 """The method's name of every real video."""
 
 Annotate = Callable[[NDArray[np.int64]], dict[str, Tensor]]
 """Positions of faces -> the fields of `Batch` that only their store holds: "masks", "landmarks"."""
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
-
-
-class DecodedImages:
-    """Faces of a store at one size, in the order of its manifest, decoded each time that they are asked for.
-
-    Args:
-        store: the store.
-        size: side of the faces in pixels.
-
-    Attributes:
-        shape: (M, S, S, 3).
-
-    Raises:
-        PreprocessingError: a face that cannot be read, here and wherever one is asked for.
-    """
-
-    def __init__(self, store: FaceStore, size: int) -> None:
-        self._store, self._keys = store, store.manifest["key"].to_numpy()
-        self.shape = (len(self._keys), size, size, 3)
-        if len(self):
-            self[0]  # opens the store's file, once for all threads that read faces later
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """One face: (S, S, 3) uint8 RGB."""
-        return resize(self._store.image(self._keys[index]), self.shape[1])
-
-
-Images: TypeAlias = NDArray[np.uint8] | DecodedImages
-"""Faces of a whole store, (M, S, S, 3) uint8 RGB."""
-
-
-class CachedImages:
-    """Decoded faces of a store at one size, in the order of its manifest: a memory map that all processes share.
-
-    The file is made once per store, content and size, in the store's folder. Where it can be neither found nor made there (no room,
-    or a read-only disk), faces are decoded from the store each time that they are asked for: the same ones to the bit.
-
-    Args:
-        store: the store.
-        size: side of the faces in pixels.
-        progress: called while the file is being made.
-        tell: told, in a sentence, that there is no file and why.
-
-    Attributes:
-        images: the faces.
-    """
-
-    def __init__(
-        self, store: FaceStore, size: int, progress: Progress | None = None, tell: Callable[[str], object] = warnings.warn
-    ) -> None:
-        count = len(store.manifest)
-        shape = (count, size, size, 3)
-        folder = Path(store.path) / "cache"
-        path = folder / f"{size}px-{store.fingerprint[:16]}.u8"
-        self.images: Images
-        try:
-            if not _is_whole(path, shape):
-                folder.mkdir(exist_ok=True)
-                with FileLock(path.with_suffix(".lock")):
-                    if not _is_whole(path, shape):
-                        self._fill(store, path, shape, progress)
-            self.images = np.memmap(path, dtype=np.uint8, mode="r", shape=shape) if count else np.empty(shape, np.uint8)
-        except OSError as error:
-            tell(
-                f"{folder} cannot hold decoded faces ({error.strerror or error}): they are decoded from the store whenever they "
-                "are read, which takes longer and changes no number; make room there, or let it be written to"
-            )
-            self.images = DecodedImages(store, size)
-
-    @staticmethod
-    def _fill(store: FaceStore, path: Path, shape: tuple[int, int, int, int], progress: Progress | None) -> None:
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)  # of a process that was killed; it takes room
-        need, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
-        if need > free:
-            raise OSError(errno.ENOSPC, f"{filesize.decimal(need)} are needed and {filesize.decimal(free)} free")
-        try:
-            with part.open("wb") as file:
-                for done, key in enumerate(store.manifest["key"], start=1):
-                    file.write(resize(store.image(key), shape[1]).tobytes())
-                    if progress:
-                        progress(done, shape[0])
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        part.replace(path)
-
-
-def _is_whole(path: Path, shape: tuple[int, int, int, int]) -> bool:
-    """Whether a cache is there. It takes its name when it is whole, so no lock is needed to see it."""
-    return path.exists() and path.stat().st_size == int(np.prod(shape))
-
-
-def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (size, size, 3) uint8; INTER_AREA to shrink, INTER_CUBIC to enlarge, untouched where the size fits."""
-    if image.shape[:2] == (size, size):
-        return image
-    shrink = image.shape[0] > size
-    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from benchmark import checkpoint
 from benchmark.circumstances import check_same
 from benchmark.config import Cell, ConfigError
-from benchmark.data import CachedImages, FaceFrames, without_face
+from benchmark.data import FaceFrames, without_face
+from benchmark.decoded import CachedImages
 from benchmark.evaluate import EvaluationSet
 from benchmark.reads import open_stores, select
 from benchmark.restore import Restored, restore

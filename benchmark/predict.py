@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.config import ConfigError
-from benchmark.data import FaceFrames, resize
+from benchmark.data import FaceFrames
+from benchmark.decoded import resize
 from benchmark.evaluate import Diverged, score
 from detectors.base import Detector
 from preprocessing.codec import decode_image, read_image

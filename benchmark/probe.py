@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from benchmark import checkpoint, provenance
 from benchmark.circumstances import check_same
 from benchmark.config import Cell, ConfigError
-from benchmark.data import CachedImages, FaceFrames
+from benchmark.data import FaceFrames
+from benchmark.decoded import CachedImages
 from benchmark.objective import BatchObjective
 from benchmark.reads import open_stores, select
 from benchmark.restore import restore

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.config import ConfigError, Protocol
-from benchmark.data import REAL, Annotate, FaceFrames, Images, choose
+from benchmark.data import REAL, Annotate, FaceFrames, choose
+from benchmark.decoded import Images
 from benchmark.examples import names, showings
 from benchmark.levels import channels_first
 from benchmark.seeding import stream

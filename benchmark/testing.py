@@ -17,7 +17,8 @@ import pandas as pd
 
 from benchmark import checkpoint
 from benchmark.config import Cell, ConfigError
-from benchmark.data import CachedImages, FaceFrames, choose, without_face
+from benchmark.data import FaceFrames, choose, without_face
+from benchmark.decoded import CachedImages
 from benchmark.evaluate import EvaluationSet, measures
 from benchmark.scoring import score_sets
 from benchmark.train import Stopped

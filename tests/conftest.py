@@ -62,7 +62,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make(folder: Path) -> None:
-    from benchmark.data import CachedImages
+    from benchmark.decoded import CachedImages
     from preprocessing.layouts import read_layout
     from preprocessing.pipeline import Settings, preprocess
     from preprocessing.store import FaceStore

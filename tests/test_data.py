@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ import torch
 
 from benchmark.augment import PRESETS, augment
 from benchmark.config import ConfigError
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, resize
+from benchmark.data import BalancedBatches, FaceFrames, choose
+from benchmark.decoded import CachedImages, cache_problems, resize
 from preprocessing.store import FaceStore
 
 
@@ -162,7 +164,7 @@ def test_a_finished_cache_needs_no_writing(bare: Path, monkeypatch: pytest.Monke
     with FaceStore(bare) as store:
         made = CachedImages(store, 32).images[:]
         for way in ("FileLock", "Path.mkdir", "Path.unlink"):
-            monkeypatch.setattr(f"benchmark.data.{way}", refused)
+            monkeypatch.setattr(f"benchmark.decoded.{way}", refused)
         told: list[str] = []
         images = CachedImages(store, 32, tell=told.append).images
         assert isinstance(images, np.memmap)
@@ -170,8 +172,37 @@ def test_a_finished_cache_needs_no_writing(bare: Path, monkeypatch: pytest.Monke
         assert told == []
 
 
+def test_a_cache_of_other_faces_is_made_again(bare: Path) -> None:
+    """Inverted from its middle on, as by a copy that went wrong, or by another way to resize."""
+    told: list[str] = []
+    with FaceStore(bare) as store:
+        made = np.array(CachedImages(store, 32, tell=told.append).images)
+        path = bare / "cache" / f"32px-{store.fingerprint[:16]}.u8"
+        whole = np.memmap(path, dtype=np.uint8, mode="r+", shape=made.shape)
+        whole[len(made) // 2 :] ^= 255
+        whole.flush()
+        (problem,) = cache_problems(store)
+        assert f"{len(made) - len(made) // 2} of {len(made)} decoded faces are not the store's" in problem
+        assert np.array_equal(CachedImages(store, 32, tell=told.append).images, made)
+        assert told == [f"{path} does not hold its store's faces and is made again: it is damaged, or of another OpenCV"]
+        assert list(cache_problems(store)) == []
+
+
+def test_verify_looks_at_every_decoded_face(bare: Path, dfgrid: Any) -> None:
+    with FaceStore(bare) as store:
+        images = CachedImages(store, 32).images
+        path = bare / "cache" / f"32px-{store.fingerprint[:16]}.u8"
+        assert dfgrid("store", "verify", bare)[0] == 0
+        with path.open("r+b") as file:
+            file.seek(images[0].nbytes + 5)
+            file.write(bytes([images[1].reshape(-1)[5] ^ 1]))
+        code, said = dfgrid("store", "verify", bare)
+        assert code == 1
+        assert f"1 of {len(images)} decoded faces are not the store's, the first is {store.manifest['key'].iloc[1]}; delete" in said
+
+
 def cannot_be_written(monkeypatch: pytest.MonkeyPatch, store: Path) -> str:
-    monkeypatch.setattr("benchmark.data.FileLock", refused)
+    monkeypatch.setattr("benchmark.decoded.FileLock", refused)
     return "Read-only file system"
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.config import ConfigError, Grid, Protocol
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
+from benchmark.data import BalancedBatches, FaceFrames, choose
+from benchmark.decoded import CachedImages
 from benchmark.needs import annotator, check_needs
 from benchmark.objective import BatchObjective
 from benchmark.run import run_cell

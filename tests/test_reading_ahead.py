@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from benchmark import train as module
 from benchmark.ahead import ahead
 from benchmark.contract import Small
-from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose, without_face
+from benchmark.data import BalancedBatches, FaceFrames, choose, without_face
+from benchmark.decoded import CachedImages
 from benchmark.evaluate import EvaluationSet, score
 from benchmark.memory import steps_beside
 from benchmark.plain_batches import PlainBatches

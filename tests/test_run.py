@@ -241,7 +241,8 @@ def test_micro_batches_change_no_more_than_rounding(data: Path, tmp_path: Path) 
     """Without BatchNorm, cutting a step into pieces gives the same gradient up to the order of additions."""
     from dataclasses import replace
 
-    from benchmark.data import BalancedBatches, CachedImages, FaceFrames, choose
+    from benchmark.data import BalancedBatches, FaceFrames, choose
+    from benchmark.decoded import CachedImages
     from benchmark.objective import BatchObjective
     from benchmark.train import micro_batches
     from detectors import DETECTORS

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from benchmark.config import ConfigError, Grid
-from benchmark.data import REAL, CachedImages, FaceFrames
+from benchmark.data import REAL, FaceFrames
+from benchmark.decoded import CachedImages
 from benchmark.reading import parse
 from benchmark.run import run_cell
 from benchmark.seeding import stream

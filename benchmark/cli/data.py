@@ -233,16 +233,26 @@ def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> 
 
 @store_app.command("verify")
 def verify(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
-    """Read every face and compare the store with its fingerprint; exit code 1 where they differ."""
+    """Read every face and compare the store with its fingerprint, and the decoded faces in its cache/ with the store's; exit code 1
+    where they differ."""
+    from benchmark.decoded import cache_problems
     from preprocessing.unfinished import open_store
 
     with open_store(store) as faces, progress() as bar:
         task = bar.add_task("verify", total=None, unit="face")
         problems = faces.verify(on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+        cached: list[str] = []
+        if not problems:
+            bar.update(task, description="verify decoded faces", completed=0)
+            cached = list(cache_problems(faces, lambda done, total: bar.update(task, completed=done, total=total)))
     for problem in problems:
         errors.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
     if problems:
         errors.print(f"{len(problems)} problems; copy the store again from where it is sound, or preprocess anew")
+        raise typer.Exit(1)
+    for problem in cached:
+        errors.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+    if cached:
         raise typer.Exit(1)
     console.print(f"{store}: every face reads back, and the content has the fingerprint {faces.fingerprint}", soft_wrap=True)
 

@@ -170,7 +170,8 @@ def evaluate(
     import pandas as pd
 
     from benchmark.config import ConfigError
-    from benchmark.data import CachedImages, FaceFrames, splits_in_words
+    from benchmark.data import FaceFrames, splits_in_words
+    from benchmark.decoded import CachedImages
     from benchmark.evaluate import score
     from benchmark.face_settings import differences
     from benchmark.frame_pick import check_levels

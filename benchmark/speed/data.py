@@ -31,7 +31,8 @@ from torch import Tensor
 
 from benchmark.allocator import keep_memory
 from benchmark.config import ConfigError
-from benchmark.data import CachedImages, FaceFrames, Images, resize
+from benchmark.data import FaceFrames
+from benchmark.decoded import CachedImages, Images, resize
 from benchmark.examples import names
 from benchmark.presets import augment_examples
 from benchmark.speed import peer_data
