@@ -100,6 +100,13 @@ def test_without_tables_or_scores_it_is_undecidable(grid: Path) -> None:
     assert set(verdicts(grid).values()) == {"undecidable"}
 
 
+@pytest.mark.parametrize("names", [("NA", "None", "nan", "null"), ("0.50", "1.50", "2")])
+def test_rows_may_be_called_what_pandas_takes_for_nothing_or_a_number(names: tuple[str, ...], tmp_path: Path) -> None:
+    folder = scored_grid(tmp_path / "demo", {name: 0.5 + at for at, name in enumerate(names)}, videos=6)
+    write_tables(GridIndex.read(folder), folder / "tables")
+    assert set(verdicts(folder).values()) == {"holds"}
+
+
 def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     page = tmp_path / "audit.md"
     done = CliRunner().invoke(app, ["audit", "demo", "--runs", str(kept.parent), "--brief", "--out", str(page)])
