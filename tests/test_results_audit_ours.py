@@ -113,6 +113,10 @@ def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "4 holds, 0 contradicted, 0 undecidable" in done.output
     assert page.read_text().startswith("# Audit: demo, recomputed")
+    # A grid may have a paper's name.
+    shutil.copytree(kept, tmp_path / "runs" / "pim")
+    done = CliRunner().invoke(app, ["audit", "pim", "--runs", str(tmp_path / "runs"), "--brief"])
+    assert {"pim-1", "demo-scores", "demo-best"} <= {line.split(" ")[0] for line in done.output.splitlines()}
     done = CliRunner().invoke(app, ["audit", "nothing", "--runs", str(kept.parent)])
     assert "nothing to audit is called 'nothing'; say a paper (roga, pim)" in str(done.exception)
     assert "a grid that was run (demo)" in str(done.exception)
