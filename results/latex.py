@@ -1,4 +1,7 @@
-"""A table as LaTeX: booktabs and graphicx, nothing else; compiles with pdflatex, xelatex and lualatex."""
+"""A table as LaTeX: booktabs and graphicx, nothing else; compiles with pdflatex, xelatex and lualatex.
+
+Where a name holds a letter that pdflatex has no way to print (of another script, say), the file's head says so.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,41 @@ _ESCAPES = {
     "…": r"\ldots{}",
     "→": r"\ensuremath{\rightarrow}",
     "·": r"\ensuremath{\cdot}",
+    "−": r"\ensuremath{-}",
+    "‖": r"\ensuremath{\|}",
 }
-# pdflatex knows no Greek outside mathematics, and optimizers are labelled with it.
-_GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "η": "eta", "θ": "theta", "λ": "lambda"}
-_GREEK |= {"μ": "mu", "ρ": "rho", "σ": "sigma"}
-_ESCAPES |= {letter: rf"\ensuremath{{\{name}}}" for letter, name in _GREEK.items()}
+# pdflatex knows no Greek and no relations outside mathematics, and optimizers are labelled with them.
+_COMMANDS = dict(
+    zip(
+        "αβγδεζηθικλμνξπρςστυφχψωϵϑϕΓΔΘΛΞΠΣΥΦΨΩ≤≥≈≠∼≪≫∇∂∞∈√∑∏⋅←↑↓",
+        (
+            *("alpha", "beta", "gamma", "delta", "varepsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi"),
+            *("pi", "rho", "varsigma", "sigma", "tau", "upsilon", "varphi", "chi", "psi", "omega", "epsilon", "vartheta", "phi"),
+            *("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"),
+            *("leq", "geq", "approx", "neq", "sim", "ll", "gg", "nabla", "partial", "infty", "in", "surd", "sum", "prod", "cdot"),
+            *("leftarrow", "uparrow", "downarrow"),
+        ),
+        strict=True,
+    )
+)
+_ESCAPES |= {letter: rf"\ensuremath{{\{name}}}" for letter, name in _COMMANDS.items()}
+_ESCAPES |= dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧο", "ABEZHIKMNOPTXo", strict=True))
+_ESCAPES |= {digit: rf"\ensuremath{{_{at}}}" for at, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")}
+_ESCAPES |= {digit: rf"\ensuremath{{^{at}}}" for at, digit in zip("0456789-", "⁰⁴⁵⁶⁷⁸⁹⁻", strict=True)}
+_KNOWN = "‘’“”†‡•‰€™"
+"""What pdflatex prints beyond Latin letters."""
+_LACKING = "«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ"
+"""Latin letters that its usual fonts have not."""
 
 
 def escape(text: str) -> str:
     """Text in which LaTeX sees no command, and in which two hyphens stay two hyphens."""
     return "".join(_ESCAPES.get(c, c) for c in text).replace("--", "-{}-")
+
+
+def unknown(text: str) -> str:
+    """The characters that pdflatex does not print, each once."""
+    return "".join(dict.fromkeys(c for c in text if c in _LACKING or (ord(c) > 0x17F and c not in _ESCAPES and c not in _KNOWN)))
 
 
 def latex(table: Table, label: str = "tab:grid") -> str:
@@ -51,8 +79,11 @@ def latex(table: Table, label: str = "tab:grid") -> str:
         label: for \ref; a character that a label must not hold is replaced by a hyphen.
     """
     width = len(table.headings)
+    words = [table.title, table.corner, *table.rows, *(part for h in table.headings for part in h), *table.notes, *table.trail]
+    beyond = unknown("".join([*words, *(entry.text for line in table.entries for entry in line)]))
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
+        *([f"% needs xelatex or lualatex, and a font that has: {beyond}"] if beyond else []),
         r"\begin{table}[t]",
         r"\centering",
         rf"\caption{{{escape(table.title)}}}",

@@ -149,7 +149,7 @@ def _row(cells: list[str]) -> str:
 def printed_csv(table: Table) -> str:
     """The printed cells as CSV with four header rows; a reason stands in its cell, in brackets.
 
-    Read it with `pandas.read_csv(path, header=[0, 1, 2, 3], index_col=0)`.
+    Read it with `pandas.read_csv(path, header=[0, 1, 2, 3], index_col=0, keep_default_na=False)`.
     """
     cells = [[e.text + (f" ({e.reason})" if e.reason else "") for e in line] for line in table.entries]
     columns = pd.MultiIndex.from_tuples(table.headings, names=["detector", "test", "role", "metric"])

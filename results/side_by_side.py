@@ -14,7 +14,7 @@ from results.latex import latex
 from results.printed import Table
 from results.render import markdown, printed_csv
 from results.selection import SELECTIONS
-from results.tables import build_table
+from results.tables import Bold, build_table
 from results.tidy import tidy
 
 ALL = "all"
@@ -22,18 +22,23 @@ ALL = "all"
 
 
 def build_side_by_side(
-    index: GridIndex, metrics: Sequence[str] | None = None, tests: Sequence[str] | None = None, digits: int = 2
+    index: GridIndex,
+    metrics: Sequence[str] | None = None,
+    tests: Sequence[str] | None = None,
+    digits: int = 2,
+    bold: Bold = "significant",
+    interval: bool = False,
 ) -> Table:
     """The table of `build_table` with a column for each rule of `SELECTIONS` in place of each column; oracles are called so.
 
     Args:
         index: a grid of one part.
-        metrics, tests, digits: as in `build_table`.
+        metrics, tests, digits, bold, interval: as in `build_table`.
 
     Raises:
         RecordError: unknown metric or test set.
     """
-    tables = [build_table(index, name, metrics, tests, digits) for name in SELECTIONS]
+    tables = [build_table(index, name, metrics, tests, digits, bold=bold, interval=interval) for name in SELECTIONS]
     first = tables[0]
     headings = [
         (detector, test, f"{metric} ({role})", rule.label)
@@ -60,13 +65,15 @@ def write_side_by_side(
     metrics: Sequence[str] | None = None,
     tests: Sequence[str] | None = None,
     digits: int = 2,
+    bold: Bold = "significant",
+    interval: bool = False,
 ) -> list[Path]:
     """Write selections.csv, .tex and .md (of a grid in parts, one selections-PART for each) and selections-tidy.csv.
 
     Args:
         index: the grid.
         out_dir: folder, made if it is not there.
-        metrics, tests, digits: as in `build_table`.
+        metrics, tests, digits, bold, interval: as in `build_table`.
 
     Returns:
         The files.
@@ -76,7 +83,7 @@ def write_side_by_side(
     """
     contents: dict[str, str] = {}
     for part in index.grid.parts:
-        table = build_side_by_side(index.part(part), metrics, tests, digits)
+        table = build_side_by_side(index.part(part), metrics, tests, digits, bold, interval)
         suffix = f"-{part}" if part else ""
         contents[f"selections{suffix}.csv"] = printed_csv(table)
         contents[f"selections{suffix}.tex"] = latex(table, label=f"tab:{index.grid.name}{suffix}-selections")

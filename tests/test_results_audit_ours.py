@@ -100,12 +100,23 @@ def test_without_tables_or_scores_it_is_undecidable(grid: Path) -> None:
     assert set(verdicts(grid).values()) == {"undecidable"}
 
 
+@pytest.mark.parametrize("names", [("NA", "None", "nan", "null"), ("0.50", "1.50", "2")])
+def test_rows_may_be_called_what_pandas_takes_for_nothing_or_a_number(names: tuple[str, ...], tmp_path: Path) -> None:
+    folder = scored_grid(tmp_path / "demo", {name: 0.5 + at for at, name in enumerate(names)}, videos=6)
+    write_tables(GridIndex.read(folder), folder / "tables")
+    assert set(verdicts(folder).values()) == {"holds"}
+
+
 def test_on_the_command_line(kept: Path, tmp_path: Path) -> None:
     page = tmp_path / "audit.md"
     done = CliRunner().invoke(app, ["audit", "demo", "--runs", str(kept.parent), "--brief", "--out", str(page)])
     assert done.exit_code == 0, done.output
     assert "4 holds, 0 contradicted, 0 undecidable" in done.output
     assert page.read_text().startswith("# Audit: demo, recomputed")
+    # A grid may have a paper's name.
+    shutil.copytree(kept, tmp_path / "runs" / "pim")
+    done = CliRunner().invoke(app, ["audit", "pim", "--runs", str(tmp_path / "runs"), "--brief"])
+    assert {"pim-1", "demo-scores", "demo-best"} <= {line.split(" ")[0] for line in done.output.splitlines()}
     done = CliRunner().invoke(app, ["audit", "nothing", "--runs", str(kept.parent)])
     assert "nothing to audit is called 'nothing'; say a paper (roga, pim)" in str(done.exception)
     assert "a grid that was run (demo)" in str(done.exception)

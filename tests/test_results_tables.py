@@ -260,9 +260,19 @@ def test_latex_structure() -> None:
     assert unescaped.count("{") == unescaped.count("}")
 
 
+def test_a_letter_that_pdflatex_cannot_print_is_said_at_the_head() -> None:
+    grid = grid_file(("sgd", "sam τ≥0.1", "雪 «a»"))
+    records = [record(c.id, 0.8, optimizer=c.optimizer) for c in grid.cells]
+    head = latex(build_table(index_of(grid, records))).splitlines()[:3]
+    assert head[1:] == ["% needs xelatex or lualatex, and a font that has: 雪«»", r"\begin{table}[t]"]
+    assert latex(build_table(full())).splitlines()[1] == r"\begin{table}[t]"
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path: Path) -> None:
     document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n\\begin{document}\n"
+    greek = " ".join(chr(at) for at in (*range(0x391, 0x3A2), *range(0x3A3, 0x3AA), *range(0x3B1, 0x3CA)))
+    document += f"{escape(f'{greek} ≤ ≥ − ∇ ∞ ≈ ρ₁ r² “é”')}\n\n"
     document += f"{latex(nasty())}\n{latex(build_table(full(), beside=True), 'tab:two')}\n\\end{{document}}\n"
     (tmp_path / "main.tex").write_text(document, encoding="utf-8")
     done = subprocess.run(

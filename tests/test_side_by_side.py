@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from results_grids import grid_file, record, write_grid
+from results_scores import scored_grid
 from test_cli import Dfgrid, dfgrid  # noqa: F401  (the fixture)
 
 from results.files import RecordError
@@ -38,6 +39,17 @@ def test_the_columns_are_those_of_the_single_tables(folder: Path) -> None:
     assert rules == list(range(rules[0], rules[0] + len(SELECTIONS))), "one beside the other"
     for rule in SELECTIONS.values():
         assert any(rule.sentence in sentence for sentence in table.trail)
+
+
+def test_bold_and_intervals_go_with_every_rule(dfgrid: Dfgrid, tmp_path: Path) -> None:  # noqa: F811
+    folder = scored_grid(tmp_path / "runs" / "demo", {"sgd": 0.6, "sam": 0.7}, videos=8)
+    code, _, _ = dfgrid("table", "demo", "--runs", folder.parent, "--selection", "all", "--interval", "--bold", "best")
+    assert code == 0
+    rows = [line for line in (folder / "tables" / "selections.md").read_text().splitlines() if line.startswith("| s")]
+    single = build_table(GridIndex.read(folder), "last", bold="best", interval=True)
+    assert all(any(single_entry.text in line for line in rows) for entries in single.entries for single_entry in entries)
+    assert all(cell.rstrip("*").endswith("]") for line in rows for cell in line.strip("| ").split(" | ")[1:])
+    assert any("**" in line for line in rows)
 
 
 def test_all_on_the_command_line(dfgrid: Dfgrid, folder: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -40,8 +40,9 @@ def audit(
 
     if out is not None and out.suffix not in (".md", ".csv"):
         raise RecordError(f"--out {out}: the audit is written as .md or .csv")
-    grids = [name for name in names or () if name not in (*PAPERS, *CLAIMS) and (runs / name / "grid.json").is_file()]
-    papers = [name for name in names or PAPERS if name not in grids]
+    # A grid may be called as a paper is: then both are audited.
+    grids = [name for name in names or () if (runs / name / "grid.json").is_file()]
+    papers = [name for name in names or PAPERS if name in (*PAPERS, *CLAIMS) or name not in grids]
     for name in papers:
         if name not in (*PAPERS, *CLAIMS):
             known = [*PAPERS, *CLAIMS, *grids_in(runs)]
@@ -66,7 +67,7 @@ def audit(
     counts = {verdict: sum(f.verdict == verdict for f in findings) for verdict in STYLE}
     console.print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
     if out is not None:
-        title = PAPERS_TITLE if not grids else f"{', '.join([*papers, *grids])}, recomputed"
+        title = PAPERS_TITLE if not grids else f"{', '.join(dict.fromkeys([*papers, *grids]))}, recomputed"
         text = markdown(findings, title) if out.suffix == ".md" else frame(findings).to_csv(index=False, lineterminator="\n")
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode())

@@ -45,9 +45,9 @@ def show_table(
         if beside:
             raise RecordError("--beside goes with one selection; leave out --selection all")
         for part in index.grid.parts:
-            console.print(TerminalTable(build_side_by_side(index.part(part), metrics, tests, digits)))
+            console.print(TerminalTable(build_side_by_side(index.part(part), metrics, tests, digits, bold, interval)))
             console.print()
-        files = write_side_by_side(index, target, metrics, tests, digits)
+        files = write_side_by_side(index, target, metrics, tests, digits, bold, interval)
         console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
         return
     selection = selection or protocol_selection(index.records.values())

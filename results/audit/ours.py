@@ -122,7 +122,7 @@ class Printed:
             raise RecordError(f"tables/{path.name} does not exist; run `dfgrid table {index.grid.name}`")
         self.again = f"run `dfgrid table {index.grid.name}` again"
         try:
-            self.cells = pd.read_csv(path, header=[0, 1, 2, 3], index_col=0, dtype=str)
+            self.cells = pd.read_csv(path, header=[0, 1, 2, 3], index_col=0, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise RecordError(f"tables/{path.name} is no table of ours; {self.again}") from error
         rule = re.search(r"checkpoint: (\w+)", str(self.cells.index.name))
@@ -244,7 +244,9 @@ def _means(index: GridIndex, end: str, evidence: Evidence) -> None:
     if not path.is_file():
         evidence.check("there are tidy rows", f"tables/{path.name} does not exist", None)
         return
-    rows = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]}, dtype={"part": str})
+    # A row may be called NA or 1.50.
+    titles = dict.fromkeys(("part", "optimizer", "detector", "test"), str)
+    rows = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]}, dtype=titles)
     rows = rows[rows["part"] == end.removeprefix("-")]
     for at, c in printed.columns.items():
         wrong, right = [], 0
