@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,10 +98,17 @@ class _Environment:
 
 
 _ENVIRONMENTS: dict[str, _Environment] = {}
+_OPENING = threading.RLock()
+"""Held while one is opened or closed: by several threads, or by the garbage collector in the midst of an opening."""
 
 
 def open_for_reading(file: str) -> _Environment:
     """The shared environment of `file` in this process; opened anew in a forked child, which must not use its parent's."""
+    with _OPENING:
+        return _open_for_reading(file)
+
+
+def _open_for_reading(file: str) -> _Environment:
     known = _ENVIRONMENTS.get(file)
     if known is not None and known.pid == os.getpid():
         return known
@@ -196,13 +204,14 @@ class FaceStore:
 
     def close(self) -> None:
         """Give LMDB back; the store opens it again when asked for a face."""
-        known = _ENVIRONMENTS.get(self._file)
-        if self._counted and known is not None:
-            known.users -= 1
-            if known.users <= 0:
-                known.env.close()
-                del _ENVIRONMENTS[self._file]
-        self._counted = False
+        with _OPENING:
+            known = _ENVIRONMENTS.get(self._file)
+            if self._counted and known is not None:
+                known.users -= 1
+                if known.users <= 0:
+                    del _ENVIRONMENTS[self._file]
+                    known.env.close()
+            self._counted = False
 
     def __enter__(self) -> FaceStore:
         return self
@@ -221,15 +230,22 @@ class FaceStore:
     def __repr__(self) -> str:
         return f"FaceStore({str(self.path)!r}, faces={self.info['counts']['faces']}, fingerprint={self.fingerprint[:12]})"
 
+    def _counted_in(self) -> _Environment:
+        """The shared environment, which stays open as long as this store."""
+        with _OPENING:
+            while True:
+                shared = open_for_reading(self._file)
+                shared.users += 1
+                if _ENVIRONMENTS.get(self._file) is shared:  # else its last user was collected just before it was counted up
+                    self._counted = True
+                    return shared
+
     @contextmanager
     def _reading(self, database: str) -> Iterator[Any]:
         try:
-            shared = open_for_reading(self._file)
+            shared = self._counted_in() if not self._counted else open_for_reading(self._file)
         except lmdb.Error as error:
             raise PreprocessingError(f"{self.path / FACES} cannot be opened: {error}; preprocess into another folder") from error
-        if not self._counted:
-            shared.users += 1
-            self._counted = True
         try:
             with shared.env.begin(db=shared.databases[database]) as transaction:
                 yield transaction

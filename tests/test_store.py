@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +223,38 @@ def test_contact_sheet_shows_gaps(tmp_path: Path) -> None:
     sheet = np.asarray(PIL.Image.open(tmp_path / "sheet.png"))
     for colour, least in (((228, 228, 228), 2 * 1500), ((248, 205, 205), 1500)):
         assert (sheet == colour).all(axis=-1).sum() > least
+
+
+def test_threads_that_open_and_give_back_one_store_do_not_meet(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of the stores are garbage in a cycle: the collector gives them back, in whatever thread it runs."""
+    path = data / "stores" / "mini-b"
+    keys = FaceStore(path).manifest["key"]
+    failed: list[BaseException] = []
+    opened = lmdb.open
+
+    def slowly(*args: Any, **settings: Any) -> lmdb.Environment:
+        time.sleep(0.002)  # as on a disk far away; another thread goes on meanwhile
+        return opened(*args, **settings)
+
+    monkeypatch.setattr(lmdb, "open", slowly)
+
+    def read(thread: int) -> None:
+        try:
+            for number in range(150):
+                store = FaceStore(path)
+                store.image(keys.iloc[(7 * thread + number) % len(keys)])
+                if number % 2:
+                    store.itself = store  # type: ignore[attr-defined]
+                if number % 3 == thread % 3:
+                    store.close()
+                if number % 10 == thread:
+                    gc.collect()
+        except PreprocessingError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
