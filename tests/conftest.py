@@ -14,7 +14,8 @@ from filelock import FileLock
 
 # The width of what commands print is settled when their console is first imported; no test may be the one to settle it.
 os.environ["COLUMNS"] = "200"
-from benchmark.cli import main
+from in_process import command
+
 from detectors import DETECTORS
 from optimizers import OPTIMIZERS
 
@@ -81,14 +82,7 @@ def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*args: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        told = capsys.readouterr()
-        return int(code or 0), told.out + told.err
+        code, out, err = command(capsys, monkeypatch, *args)
+        return code, out + err
 
     return run

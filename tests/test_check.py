@@ -1,15 +1,15 @@
 """`dfgrid check`: a good detector and a good optimizer pass, a bad one is told what is wrong and ends in exit code 1."""
 
-import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import command
 from torch import nn
 
 from benchmark import contract
-from benchmark.cli import main
 from detectors.base import Detector, Prediction
 from optimizers import OPTIMIZERS
 from optimizers.base import Rule
@@ -68,18 +68,7 @@ class BadOptimizer(Rule):
 
 @pytest.fixture
 def dfgrid(capsys, monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["dfgrid", "check", *map(str, args)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return partial(command, capsys, monkeypatch, "check")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from in_process import command
 
-from benchmark.cli import main
 from preprocessing.codec import read_image
 
 Result = tuple[int, str, str]
@@ -34,18 +35,7 @@ def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err
-
-    return run
+    return partial(command, capsys, monkeypatch)
 
 
 def grid(folder: Path, **changes: Any) -> Path:
@@ -78,8 +68,8 @@ def test_help_is_a_table_of_contents_and_needs_no_torch() -> None:
     code += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=EXAMPLES.parent, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "synth", "preprocess", "store", "list", "grid", "train", "evaluate", "table"):
-        assert re.search(rf"│ {command} ", done.stdout), command
+    for name in ("demo", "synth", "preprocess", "store", "list", "grid", "train", "evaluate", "table"):
+        assert re.search(rf"│ {name} ", done.stdout), name
 
 
 def test_lists(dfgrid: Dfgrid) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from in_process import command
 
 import benchmark.mini
 import benchmark.timed
-from benchmark.cli import main
 from benchmark.config import Grid
 from benchmark.expected import Expected, Faces, layout_of
 from benchmark.passes import passes_per_step
@@ -37,18 +37,7 @@ def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err
-
-    return run
+    return partial(command, capsys, monkeypatch)
 
 
 def test_from_nothing_to_the_papers_table(dfgrid: Dfgrid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

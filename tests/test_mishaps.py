@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from in_process import command
 from small_cell import CONTENT, assert_same, cell, grid
 
 from benchmark import checkpoint
-from benchmark.cli import main
 from benchmark.config import ConfigError
 from benchmark.data import BalancedBatches
 from benchmark.evaluate import Diverged
@@ -32,14 +31,8 @@ from results.record import Record
 
 
 def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as error:
-        code = error.code
-    told = capsys.readouterr()
-    return int(code or 0), " ".join((told.out + told.err).split())
+    code, out, err = command(capsys, monkeypatch, *args)
+    return code, " ".join((out + err).split())
 
 
 @pytest.fixture

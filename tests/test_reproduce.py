@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from in_process import command
 from small_cell import cell, grid
 
 from benchmark.circumstances import settings_used
-from benchmark.cli import main
 from benchmark.config import ConfigError
 from benchmark.energy import GPU, PROCESSOR, Meter, processor
 from benchmark.launch import write_index
@@ -52,14 +52,8 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str]:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as error:
-        code = error.code
-    told = capsys.readouterr()
-    return int(code or 0), told.out + told.err
+    code, out, err = command(capsys, monkeypatch, *args)
+    return code, out + err
 
 
 def test_a_record_says_what_a_run_cost(runs: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 from deepfakebench_trees import SIDE, leaf, points, uadfv, write
+from in_process import command
 from preprocessing_material import Squares, clip, videos
 
-from benchmark.cli import main
 from preprocessing.diff import Difference, differences
 from preprocessing.interop import import_deepfakebench
 from preprocessing.layouts import Video
@@ -125,18 +125,7 @@ def test_damage_that_the_digests_cannot_show_is_found_by_decoding(store: Path, t
 
 @pytest.fixture
 def dfgrid(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dfgrid", *map(str, args)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err
-
-    return run
+    return partial(command, capsys, monkeypatch)
 
 
 Dfgrid = Callable[..., tuple[int, str, str]]
