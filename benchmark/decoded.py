@@ -82,6 +82,7 @@ class CachedImages:
         folder = Path(store.path) / "cache"
         path = _cache(store, size)
         self.images: Images
+        was_open = store.is_open
         try:
             if not _is_sound(store, path, shape):
                 folder.mkdir(exist_ok=True)
@@ -97,6 +98,9 @@ class CachedImages:
                 "are read, which takes longer and changes no number; make room there, or let it be written to"
             )
             self.images = DecodedImages(store, size)
+            return
+        if not was_open:
+            store.close()
 
     @staticmethod
     def _fill(store: FaceStore, path: Path, shape: tuple[int, int, int, int], progress: Progress | None) -> None:

@@ -202,6 +202,11 @@ class FaceStore:
 
         return list(problems(self, on_progress))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the store has read a face and not given LMDB back since."""
+        return self._counted
+
     def close(self) -> None:
         """Give LMDB back; the store opens it again when asked for a face."""
         with _OPENING:

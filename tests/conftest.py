@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,23 @@ torch.set_num_threads(1)
 
 IDENTITIES, FRAMES = 12, 2
 """Drawn people of the small dataset, and frames in each of their videos."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep what the tests wrote only where one failed.
+
+    At the end, and not test by test: LMDB takes a new file for one that is open, where it has the number of an open one's lock file
+    that was deleted.
+    """
+    made: Any = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    if (
+        exitstatus == 0
+        and not hasattr(session.config, "workerinput")
+        and made._given_basetemp is None
+        and made._basetemp is not None
+    ):
+        shutil.rmtree(made._basetemp, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -141,7 +141,7 @@ def test_verify_sees_changed_tables_and_records(copy: Path) -> None:
 
 def read_there(store: FaceStore, queue: Any) -> None:
     total = int(store.image(KEY).sum())
-    own = all(shared.pid == os.getpid() for shared in _ENVIRONMENTS.values())
+    own = _ENVIRONMENTS[store._file].pid == os.getpid()
     queue.put(total if own else "LMDB forbids the use of an environment that was opened before the fork")
     store.close()
 
