@@ -34,12 +34,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     that was deleted.
     """
     made: Any = session.config._tmp_path_factory  # type: ignore[attr-defined]
-    if (
-        exitstatus == 0
-        and not hasattr(session.config, "workerinput")
-        and made._given_basetemp is None
-        and made._basetemp is not None
-    ):
+    ours = made._given_basetemp is None and made._basetemp is not None  # xdist's workers are given theirs
+    if exitstatus == 0 and ours:
         shutil.rmtree(made._basetemp, ignore_errors=True)
 
 
