@@ -125,7 +125,11 @@ class CachedImages:
 
 def cache_problems(store: FaceStore, progress: Progress | None = None) -> Iterator[str]:
     """One sentence for each cache of the store that does not hold its faces; every face is compared."""
-    files = sorted((Path(store.path) / "cache").glob(f"*px-{store.fingerprint[:16]}.u8"))
+    files = [
+        path
+        for path in sorted((Path(store.path) / "cache").glob(f"*px-{store.fingerprint[:16]}.u8"))
+        if path.name.partition("px-")[0].isdecimal()
+    ]
     count = len(store.manifest)
     for number, path in enumerate(files):
         size = int(path.name.partition("px-")[0])

@@ -74,7 +74,7 @@ def find_trained(paths: Sequence[Path], runs: Path | None = None) -> tuple[list[
     missing: dict[str, str] = {}
     for path in (_below(runs, path) for path in paths):
         if (path / "grid.json").is_file():
-            index = GridIndex.read(path)
+            index = GridIndex.read(path, averages=False)
             missing |= index.reasons
             files = []
             for cell in index.records:

@@ -81,7 +81,7 @@ def join(cell: Cell, before: GridFile, folder: Path) -> GridFile:
         there = _begun_with(folder / other.id)
         found = what_differs(there, here) if in_row else ""
         if in_place and not found:
-            found = "what it was set to is of another version"
+            found = "they differ in where their files lie, in which test sets they have, or in the version that began them"
         if found:
             raise ConfigError(
                 f"{folder} has {cell.optimizer.title} on {cell.detector.title} already, and a row of its table is of one setting: "
@@ -101,15 +101,16 @@ def _set(cell: Cell) -> dict[str, str]:
     if (file := cell.detector.weights_file) is not None and file.is_file():
         detector["weights"] = file_hash(file)[:12]
     known = {name: found for name in cell.stores() if (found := fingerprint(Path(name))) is not None}
-    return cell_settings(detector, optimizer, content["base"], content["protocol"], content["train"], content["tests"], known)
+    given = cell_settings(detector, optimizer, content["base"], content["protocol"], content["train"], content["tests"], known)
+    lost = [name for name in cell.stores() if name not in known]
+    return {key: value for key, value in given.items() if not (key.endswith(".store") and value in lost)}
 
 
 def _begun_with(folder: Path) -> dict[str, str]:
-    """What a cell that is there was set to: as it was begun, or by its record, which is all that an imported cell has."""
-    try:
-        return _set(Cell.model_validate(read_yaml(folder / "cell.yaml")))
-    except (ConfigError, ValueError):  # not there, or of another version
+    """What a cell that is there was set to: by its record, which knows its stores as they were then, or as it was begun."""
+    if (folder / "record.json").exists():
         return settings_of(Record.load(folder / "record.json"))
+    return _set(Cell.model_validate(read_yaml(folder / "cell.yaml")))
 
 
 def begun(folder: Path) -> bool:

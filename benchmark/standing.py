@@ -67,7 +67,7 @@ def standing(folder: Path) -> Standing:
     """
     # Before the records: a cell that ends in between has written its record before its beat is gone.
     beats = {path.parent.name: read_beat(path.parent) for path in folder.glob(f"*/{FILE}")}
-    index = GridIndex.read(folder)
+    index = GridIndex.read(folder, averages=False)
     took: dict[tuple[str, str], list[float]] = {}
     for record in index.records.values():
         took.setdefault((record.detector.title, record.optimizer.title), []).append(record.provenance.seconds)

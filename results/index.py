@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from results.files import FORMAT, RecordError, dump, read_model, write_atomically
 from results.record import Record, Role, Strict
-from results.rows import METHOD, check_rows
+from results.rows import METHOD, MixedRow, check_rows
 
 NOT_RUN = "not run yet"
 FAILURE = "failure.json"
@@ -111,20 +111,26 @@ class GridIndex:
     folder: Path | None = None
 
     @classmethod
-    def read(cls, folder: str | Path) -> GridIndex:
+    def read(cls, folder: str | Path, averages: bool = True) -> GridIndex:
         """Read runs/<grid>/: grid.json, and each cell's record.json or what is there in its place.
 
         A record that cannot be read is a reason of its cell, not an error: it must not hide the other cells.
 
+        Args:
+            folder: `runs/<grid>`.
+            averages: whether the cells of a row are to be taken for its seeds; they are looked at then.
+
         Raises:
-            RecordError: no such folder, its grid.json is missing or broken (the sentence says what to run), or two cells are seeds
-                of one row though they are one seed, or though their detector or optimizer is set differently.
+            RecordError: no such folder, or its grid.json is missing or broken (the sentence says what to run).
+            MixedRow: two cells are seeds of one row though they are one seed, or though their detector or optimizer is set
+                differently.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise RecordError(never_started(folder))
         grid: GridFile = read_model(GridFile, folder / "grid.json", "grid", f"run `{run_command(folder.name)}`")
-        check_seeds(grid, folder / "grid.json")
+        if averages:
+            check_seeds(grid, folder / "grid.json")
         records: dict[str, Record] = {}
         reasons: dict[str, str] = {}
         for wanted in grid.cells:
@@ -133,9 +139,9 @@ class GridIndex:
                 records[wanted.id] = found
             else:
                 reasons[wanted.id] = found
-        check_rows(
-            (((c.part, c.detector, c.optimizer), str(folder / c.id), records[c.id]) for c in grid.cells if c.id in records), METHOD
-        )
+        if averages:
+            kept = (c for c in grid.cells if c.id in records)
+            check_rows((((c.part, c.detector, c.optimizer), str(folder / c.id), records[c.id]) for c in kept), METHOD)
         return cls(grid, records, reasons, folder)
 
     def part(self, name: str) -> GridIndex:
@@ -179,13 +185,13 @@ def check_seeds(grid: GridFile, path: Path) -> None:
     """A row has one number a seed.
 
     Raises:
-        RecordError: two cells of one row and one seed.
+        MixedRow: two cells of one row and one seed.
     """
     known: dict[tuple[str, str, str, int], str] = {}
     for c in grid.cells:
         other = known.setdefault((c.part, c.detector, c.optimizer, c.seed), c.id)
         if other != c.id:
-            raise RecordError(
+            raise MixedRow(
                 f"{path}: {other} and {c.id} are both {c.optimizer} on {c.detector} with seed {c.seed}, and a "
                 "table would take them for two seeds; take one of them out of its `cells` (what it measured stays in its folder)"
             )

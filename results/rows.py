@@ -10,8 +10,15 @@ from results.record import Record
 from results.settings import flat_settings
 
 SHOWN = 3
+PUBLISHED = ("none", "imagenet", "pretrained")
+"""Settings `weights` that name no file."""
+
 METHOD = ("detector.", "optimizer.", "base.")
 """How the settings begin that no sentence beneath a table counts by cells, as it does those of protocol and data."""
+
+
+class MixedRow(RecordError):
+    """Cells of which a table would take the mean though they are no seeds of one setting."""
 
 
 def cell_settings(
@@ -32,7 +39,7 @@ def cell_settings(
     """
     groups = {"detector": detector, "optimizer": optimizer, "base": base, "protocol": protocol, "train": train}
     named = {str(test.get("name", number)): test for number, test in enumerate(tests)}
-    found = flat_settings({**groups, "tests": named}) | {"tests": "/".join(named) or "none"}
+    found = flat_settings({**groups, "tests": named})
     return {
         key: (stores[value][:12] if value in stores else value) if key.endswith(".store") else value for key, value in found.items()
     }
@@ -41,9 +48,13 @@ def cell_settings(
 def settings_of(record: Record) -> dict[str, str]:
     """The same of a record."""
     used, rule = record.detector, record.optimizer
-    weights = [("weights", digest[:12]) for digest in record.provenance.weights.values()]  # none or one
+    settings = {"name": used.name, **used.settings}
+    if settings.get("weights", "none") not in PUBLISHED:
+        # The path says where a machine keeps the file. Records of before its hash was taken do not say which it is.
+        del settings["weights"]
+        settings |= [("weights", digest[:12]) for digest in record.provenance.weights.values()]  # none or one
     return cell_settings(
-        {"name": used.name, **used.settings, **dict(weights)},
+        settings,
         {"name": rule.name, **rule.settings},
         {"name": rule.base, **rule.base_settings},
         record.protocol,
@@ -80,13 +91,13 @@ def check_rows(rows: Iterable[tuple[tuple[str, ...], str, Record]], beginnings: 
         beginnings: of the settings that are compared.
 
     Raises:
-        RecordError: names the two cells and what differs.
+        MixedRow: names the two cells and what differs.
     """
     first: dict[tuple[str, ...], tuple[str, Record]] = {}
     for row, place, record in rows:
         where, known = first.setdefault(row, (place, record))
         if found := what_differs(settings_of(known), settings_of(record), beginnings):
-            raise RecordError(
+            raise MixedRow(
                 f"{where} and {place} would be seeds of one row, {record.optimizer.title} on {record.detector.title}, and are not "
                 f"of one setting: {found}; keep them apart, in grids of two names or in two folders of runs"
             )

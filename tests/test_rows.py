@@ -16,12 +16,14 @@ from benchmark.config import ConfigError
 from benchmark.heartbeat import Heartbeat, read_beat
 from benchmark.launch import write_index
 from benchmark.share import export_grid, import_archives
+from benchmark.standing import standing
 from benchmark.study import study_of
 from results.files import RecordError
 from results.index import GridIndex, WantedCell
 from results.record import OptimizerUsed
 from results.report.board import ReadGrid, island
-from results.rows import settings_of, what_differs
+from results.report.site import read_grids
+from results.rows import MixedRow, settings_of, what_differs
 from results.tables import build_table
 
 SAM = {"name": "sam", "base": "sgd", "base_settings": {"lr": 0.005}}
@@ -55,6 +57,36 @@ def test_the_seeds_of_a_row_have_one_setting(tmp_path: Path) -> None:
     later = sam("meso4-sam-s1", 1, rho=5e-2, adaptive=False).model_copy(update={"protocol": {"name": "strict", "epochs": 3}})
     write_records(tmp_path, seeds, [later])
     assert "Protocol DIFFERS" in " ".join(build_table(GridIndex.read(tmp_path)).trail)
+
+
+def test_what_averages_nothing_reads_such_a_grid_and_a_report_leaves_it_out(tmp_path: Path) -> None:
+    """Single cells of two settings in one row, as `dfgrid train` once wrote them."""
+    seeds = grid_file(optimizers=("sam",), seeds=(0, 1), name="train")
+    write_records(tmp_path / "train", seeds, [sam("meso4-sam-s0", 0, rho=0.05), sam("meso4-sam-s1", 1, rho=0.5)])
+    assert len(GridIndex.read(tmp_path / "train", averages=False).records) == 2
+    assert len(standing(tmp_path / "train").cells) == 2
+    with pytest.raises(MixedRow):
+        read_grids(tmp_path)
+    write_records(tmp_path / "demo", grid_file(optimizers=("sgd",)), [record("meso4-sgd-s0", 0.7)])
+    told: list[str] = []
+    assert [g.index.grid.name for g in read_grids(tmp_path, told.append)] == ["demo"]
+    assert len(told) == 1
+    assert "a grid is left out: " in told[0]
+    assert "would be seeds of one row" in told[0]
+
+
+def test_first_weights_are_one_setting_where_no_hash_tells_them_apart(tmp_path: Path) -> None:
+    """The same file elsewhere, and a record of before its hash was taken."""
+
+    def read_from(place: str, **hashes: str) -> dict[str, str]:
+        one = record("meso4-sgd-s0", 0.7)
+        used = one.detector.model_copy(update={"settings": {"size": 64, "weights": place}})
+        return settings_of(one.model_copy(update={"detector": used, "provenance": provenance(weights=hashes)}))
+
+    assert what_differs(read_from("/x/w.pth"), read_from("/y/w.pth", w="a" * 64)) == ""
+    assert what_differs(read_from("/x/w.pth", w="a" * 64), read_from("/y/w.pth", w="a" * 64)) == ""
+    assert "detector.weights is aaaaaaaaaaaa there" in what_differs(read_from("x", w="a" * 64), read_from("x", w="b" * 64))
+    assert "detector.weights is none there and imagenet here" in what_differs(read_from("none"), read_from("imagenet"))
 
 
 def test_a_table_says_how_its_rows_and_columns_are_set(tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_a_cell_that_ends_while_one_looks(tmp_path: Path, monkeypatch: pytest.Mo
     (cell_folder / FILE).write_text(json.dumps({"stage": "train", "done": 1, "total": 2, "rate": 1.0, "beat": time.time()}))
     read = GridIndex.read
 
-    def ends(folder: Path) -> GridIndex:
-        found = read(folder)
+    def ends(folder: Path, averages: bool = True) -> GridIndex:
+        found = read(folder, averages)
         (cell_folder / FILE).unlink()  # its record was written after the index was read
         (cell_folder / "record.json").write_text("{}")
         return found

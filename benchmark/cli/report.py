@@ -28,7 +28,7 @@ def report(
     from benchmark.report import Faces, dataset_checks, stores_shown
     from results.report import read_grids, write_report
 
-    grids = read_grids(runs)
+    grids = read_grids(runs, warn)
     checks = dataset_checks(dataset or [], layout, compression)
     source = Faces(data) if data.is_dir() else None
     why = f"the data folder {data.name} is not there; give it with --data" if source is None else "left out by --no-faces"

@@ -159,7 +159,8 @@ def _column(board: Board, record: Record, test: str, role: str) -> int:
     fingerprint = record.provenance.stores.get(store, "")[:12]
     # In-domain data are another set for another training set, whatever they are called.
     trained = "/".join(record.data.get("train", {}).get("methods", ())) if role == "in-domain" else ""
-    faces = flat_settings({k: v for k, v in test_data(record, test).items() if k not in ("name", "role", "store")})
+    younger = {"frames": "none", "frame_pick": "uniform"}  # what records of before these settings were made with
+    faces = younger | flat_settings({k: v for k, v in test_data(record, test).items() if k not in ("name", "role", "store")})
     key = (test, role, fingerprint or store, trained, settings_in_words(faces))
     if key not in board.tests:
         board.tests[key] = {

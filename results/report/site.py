@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,6 +23,7 @@ from results.report.curves import training_charts
 from results.report.data import DatasetCheck, StoreShown
 from results.report.figures import clear, figures_of
 from results.report.videos import TestLook, Video, look_at, looks
+from results.rows import MixedRow
 from results.scores import load_scores
 from results.selection import SELECTIONS, Chosen, select
 from results.settings import flat_settings, settings_in_words
@@ -56,8 +58,9 @@ class Written:
     problems: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def read_grids(runs: str | Path) -> list[ReadGrid]:
-    """The grids of a folder: those in it, or itself where it is one's folder.
+def read_grids(runs: str | Path, tell: Callable[[str], object] = warnings.warn) -> list[ReadGrid]:
+    """The grids of a folder: those in it, or itself where it is one's folder. `tell` is told which one is left out, and why: its
+    rows cannot be averaged.
 
     Raises:
         RecordError: no grid there, one that cannot be read, or not one record in all of them; the sentence says what to run.
@@ -68,7 +71,16 @@ def read_grids(runs: str | Path) -> list[ReadGrid]:
     folders = [runs] if (runs / "grid.json").exists() else sorted(p.parent for p in runs.glob("*/grid.json"))
     if not folders:
         raise RecordError(f"{runs} holds no grid (no grid.json in it or in its folders); run `dfgrid grid run` first")
-    grids = [ReadGrid(folder, GridIndex.read(folder)) for folder in folders]
+    grids, mixed = [], []
+    for folder in folders:
+        try:
+            grids.append(ReadGrid(folder, GridIndex.read(folder)))
+        except MixedRow as error:
+            mixed.append(error)
+    if not grids:
+        raise mixed[0]
+    for one in mixed:
+        tell(f"a grid is left out: {one}")
     names = [g.index.grid.name for g in grids]
     for read in grids:
         if names.count(read.index.grid.name) > 1:
