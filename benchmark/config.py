@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
 
 from benchmark.by_detector import augmentation_of
 from benchmark.protocol import Protocol, Strict
@@ -30,6 +30,24 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Part = TypeVar("Part", bound=Strict)
 
 
+def one_name_each(plugins: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse plug-ins of which a record, which knows them by their files' names, would name but one.
+
+    Raises:
+        ValueError: names the two.
+    """
+    known: dict[str, str] = {}
+    for file in plugins:
+        other = known.setdefault(Path(file).name, file)
+        if other != file:
+            raise ValueError(f"{other} and {file} have one file name, by which a record knows a plug-in; rename one of the two")
+    return plugins
+
+
+Plugins = Annotated[tuple[str, ...], AfterValidator(one_name_each)]
+"""Plug-in files, each of another name."""
+
+
 class Cell(Strict):
     """One training run: a detector under an optimizer with a seed. Fully resolved: defaults are written out."""
 
@@ -42,7 +60,7 @@ class Cell(Strict):
     train: TrainData
     tests: tuple[TestSet, ...]
     protocol: Protocol
-    plugins: tuple[str, ...] = ()
+    plugins: Plugins = ()
 
     @property
     def id(self) -> str:
@@ -60,11 +78,6 @@ class Cell(Strict):
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         slug = re.sub(r"[^a-z0-9]+", "-", f"{self.detector.title} {self.optimizer.title} s{self.seed}".lower()).strip("-")
         return f"{slug}-{digest}"
-
-    @field_validator("plugins")
-    @classmethod
-    def _plugins(cls, files: tuple[str, ...]) -> tuple[str, ...]:
-        return one_name_each(files)
 
     def stores(self) -> list[str]:
         """Names of every store that the cell reads, the training store first."""
@@ -84,7 +97,7 @@ class Grid(Strict):
     bases: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings of the base optimizers, by name")
     seeds: tuple[StrictInt, ...] = Field(min_length=1)
     protocol: Protocol
-    plugins: tuple[str, ...] = ()
+    plugins: Plugins = ()
 
     @field_validator("seeds")
     @classmethod
@@ -92,11 +105,6 @@ class Grid(Strict):
         if any(s < 0 or s >= 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
             raise ValueError("seeds must be distinct and between 0 and 2**32 - 1")
         return seeds
-
-    @field_validator("plugins")
-    @classmethod
-    def _plugins(cls, files: tuple[str, ...]) -> tuple[str, ...]:
-        return one_name_each(files)
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
@@ -210,20 +218,6 @@ class Grid(Strict):
             prefix = f"optimizer '{spec.title}': "
             raise ConfigError(prefix + str(error).removeprefix(prefix)) from error
         return full.model_copy(update={"base": None}), Named(name=name, **settings)
-
-
-def one_name_each(plugins: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse plug-ins of which a record, which knows them by their files' names, would name but one.
-
-    Raises:
-        ValueError: names the two.
-    """
-    known: dict[str, str] = {}
-    for file in plugins:
-        other = known.setdefault(Path(file).name, file)
-        if other != file:
-            raise ValueError(f"{other} and {file} have one file name, by which a record knows a plug-in; rename one of the two")
-    return plugins
 
 
 def under(protocol: Protocol, part: Part) -> Part:

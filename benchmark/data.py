@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmark import examples
 from benchmark.config import ConfigError
 from benchmark.decoded import DecodedImages, Images
-from benchmark.frame_pick import check_levels, pick_frames
+from benchmark.frame_pick import VIDEO, check_levels, pick_frames
 from benchmark.levels import as_floats
 from benchmark.seeding import stream
 from benchmark.specs import NO_SPLIT, TestSet, TrainData
@@ -47,7 +47,7 @@ class FaceFrames:
 
     def video_numbers(self) -> NDArray[np.int64]:
         """(N,): a number for the video of each row."""
-        names = self.rows[["dataset", "method", "video"]].agg("/".join, axis=1)
+        names = self.rows[VIDEO].agg("/".join, axis=1)
         return pd.factorize(names)[0].astype(np.int64)
 
     def levels(self, positions: NDArray[np.int64]) -> Tensor:
@@ -119,10 +119,9 @@ def without_face(ledger: pd.DataFrame, methods: Sequence[str], split: str) -> pd
     Returns:
         Columns dataset, method, video, label; a row a video, in the ledger's order.
     """
-    video = ["dataset", "method", "video"]
     rows = ledger[(ledger["split"] == split) & ledger["method"].isin([*methods, REAL])]
-    found = (rows["status"] == "face").groupby([rows[column] for column in video], observed=True).transform("any")
-    return rows.loc[~found, [*video, "label"]].drop_duplicates(video).reset_index(drop=True)
+    found = (rows["status"] == "face").groupby([rows[column] for column in VIDEO], observed=True).transform("any")
+    return rows.loc[~found, [*VIDEO, "label"]].drop_duplicates(VIDEO).reset_index(drop=True)
 
 
 def splits_in_words(splits: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -134,13 +134,14 @@ def cache_problems(store: FaceStore, progress: Progress | None = None) -> Iterat
     for number, path in enumerate(files):
         size = int(path.name.partition("px-")[0])
         shape = (count, size, size, 3)
-        if not _is_whole(path, shape):
+        if not count or not _is_whole(path, shape):
             continue  # nothing reads it
-        wrong = []
-        for place in range(count):
-            wrong += _foreign(store, path, shape, [place])
+
+        def onwards(done: int, before: int = number * count) -> None:
             if progress:
-                progress(number * count + place + 1, len(files) * count)
+                progress(before + done, len(files) * count)
+
+        wrong = _foreign(store, path, shape, range(count), onwards)
         if wrong:
             yield (
                 f"{path}: {len(wrong)} of {count} decoded faces are not the store's, the first is "
@@ -163,11 +164,21 @@ def _is_sound(store: FaceStore, path: Path, shape: tuple[int, int, int, int]) ->
     return _is_whole(path, shape) and not (spots and _foreign(store, path, shape, spots))
 
 
-def _foreign(store: FaceStore, path: Path, shape: tuple[int, int, int, int], places: list[int]) -> list[int]:
-    """The places at which a cache has another face than the store."""
-    cached = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
-    keys = store.manifest["key"]
-    return [place for place in places if not np.array_equal(cached[place], resize(store.image(keys.iloc[place]), shape[1]))]
+def _foreign(
+    store: FaceStore,
+    path: Path,
+    shape: tuple[int, int, int, int],
+    places: Sequence[int],
+    onwards: Callable[[int], None] = lambda done: None,
+) -> list[int]:
+    """The places at which a cache has another face than the store; `onwards` is told how many were looked at."""
+    cached, decoded = np.memmap(path, dtype=np.uint8, mode="r", shape=shape), DecodedImages(store, shape[1])
+    wrong = []
+    for done, place in enumerate(places, start=1):
+        if not np.array_equal(cached[place], decoded[place]):
+            wrong.append(place)
+        onwards(done)
+    return wrong
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

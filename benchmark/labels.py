@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmark.config import Cell, default_base
@@ -15,7 +14,10 @@ from optimizers.bases import BASES
 
 def detector_label(detector: DetectorSpec) -> str:
     """Such as `meso4 size=64`; empty where all is as by default, and the name says it."""
-    words = _other(detector.settings, DETECTORS.settings(detector.name))
+    # Where a file of weights lies is this machine's matter; what is in it goes with the record.
+    file = detector.weights_file
+    settings = detector.settings | ({} if file is None else {"weights": file.name})
+    words = _other(settings, DETECTORS.settings(detector.name))
     return " ".join([detector.name, *words]) if words else ""
 
 
@@ -30,5 +32,4 @@ def optimizer_label(cell: Cell) -> str:
 
 
 def _other(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    # Where a file of weights lies is this machine's matter; what is in it goes with the record.
-    return [f"{k}={Path(v).name if k == 'weights' else v}" for k, v in settings.items() if k not in defaults or defaults[k] != v]
+    return [f"{key}={value}" for key, value in settings.items() if key not in defaults or defaults[key] != value]

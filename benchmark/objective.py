@@ -319,13 +319,16 @@ class BatchObjective:
         known = self.diagnostics.get("realised_cosine")
         self.diagnostics["realised_cosine"] = cosine if known is None else torch.minimum(known, cosine)
 
+    def _of_domain(self) -> str:
+        return "" if self.domain is None else f" of domain {self.domain}"
+
     def _forward(self, batch: Batch, shifted: bool) -> Tensor:
         """Mean loss of one micro-batch, with its graph."""
-        where = "" if self.domain is None else f" of domain {self.domain}"
         if len(batch) < self.detector.least_micro_batch:
             raise ConfigError(
-                f"{type(self.detector).__name__} compares faces with each other, and a micro-batch has {len(batch)}{where}; choose "
-                f"batch_size and micro_batch so that at least {self.detector.least_micro_batch} go through the detector together"
+                f"{type(self.detector).__name__} compares faces with each other, and a micro-batch has {len(batch)}"
+                f"{self._of_domain()}; choose batch_size and micro_batch so that at least {self.detector.least_micro_batch} go "
+                "through the detector together"
             )
         try:
             with self.precision.autocast(self.device, shifted):
@@ -334,7 +337,7 @@ class BatchObjective:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ConfigError(
-                f"BatchNorm cannot normalise a micro-batch of {len(batch)} example{where}; "
+                f"BatchNorm cannot normalise a micro-batch of {len(batch)} example{self._of_domain()}; "
                 "choose batch_size and micro_batch so that at least two examples go through the detector together"
             ) from error
 

@@ -15,9 +15,7 @@ from benchmark.study import Study
 from results.files import RecordError, read_model
 from results.index import GridFile, WantedCell
 from results.record import Record
-from results.rows import cell_settings, settings_of, what_differs
-
-SHOWN = 3
+from results.rows import SHOWN, cell_settings, in_words, settings_of, what_differs
 
 
 def check_same_grid(study: Study, folder: Path) -> list[str]:
@@ -137,8 +135,7 @@ def _what_differs(folder: Path, now: Cell) -> str:
         return f"its cell {folder.name} has other settings"
     new = flat(now.model_dump(mode="json"))
     keys = [key for key in dict.fromkeys([*then, *new]) if then.get(key) != new.get(key) and not key.startswith("plugins")]
-    told = [f"{key} is {then.get(key, 'not there')} there and {new.get(key, 'not there')} here" for key in keys[:SHOWN]]
-    return ", ".join(told) + (f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+    return in_words(keys, then, new)
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,11 @@ class RecordError(ValueError):
 
 def file_sum(path: Path) -> str:
     """SHA-256 of a file, in hex."""
-    return sha256(path.read_bytes()).hexdigest()
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def dump(model: BaseModel) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from results.files import RecordError
@@ -11,7 +11,7 @@ from results.settings import flat_settings
 
 SHOWN = 3
 PUBLISHED = ("none", "imagenet", "pretrained")
-"""Settings `weights` that name no file."""
+"""Settings `weights` that name no file, as `detectors.weights` has them, which this room does not know."""
 
 METHOD = ("detector.", "optimizer.", "base.")
 """How the settings begin that no sentence beneath a table counts by cells, as it does those of protocol and data."""
@@ -70,7 +70,12 @@ def what_differs(there: Mapping[str, str], here: Mapping[str, str], beginnings: 
     What one of them lacks is a setting that its version did not have.
     """
     keys = [key for key, value in here.items() if key.startswith(beginnings) and not _same(there.get(key, value), value)]
-    told = [f"{key} is {there[key]} there and {here[key]} here" for key in keys[:SHOWN]]
+    return in_words(keys, there, here)
+
+
+def in_words(keys: Sequence[str], there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """`rho is 0.05 there and 0.5 here, lr is not there there and 0.1 here, and 2 more`; empty without keys."""
+    told = [f"{key} is {there.get(key, 'not there')} there and {here.get(key, 'not there')} here" for key in keys[:SHOWN]]
     return ", ".join(told) + (f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
 
 
@@ -93,10 +98,11 @@ def check_rows(rows: Iterable[tuple[tuple[str, ...], str, Record]], beginnings: 
     Raises:
         MixedRow: names the two cells and what differs.
     """
-    first: dict[tuple[str, ...], tuple[str, Record]] = {}
+    first: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
     for row, place, record in rows:
-        where, known = first.setdefault(row, (place, record))
-        if found := what_differs(settings_of(known), settings_of(record), beginnings):
+        settings = settings_of(record)
+        where, known = first.setdefault(row, (place, settings))
+        if found := what_differs(known, settings, beginnings):
             raise MixedRow(
                 f"{where} and {place} would be seeds of one row, {record.optimizer.title} on {record.detector.title}, and are not "
                 f"of one setting: {found}; keep them apart, in grids of two names or in two folders of runs"
